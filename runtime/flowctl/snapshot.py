@@ -1,0 +1,257 @@
+"""What is known of a run: step records, the stored snapshot, and the result users get.
+
+Python names are snake_case, the JSON of `to_json`/`from_json` is camelCase; times are epoch milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, Literal
+
+from typing_extensions import TypeVar
+
+Out = TypeVar("Out", default=Any)
+
+StepStatus = Literal[
+    "running", "success", "failed", "suspended", "waiting", "paused", "skipped", "canceled"
+]
+RunStatus = Literal["pending", "running", "waiting", "suspended", "success", "failed", "canceled", "paused"]
+
+TERMINAL: frozenset[str] = frozenset({"success", "failed", "canceled"})
+
+
+def camel(name: str) -> str:
+    """`started_at` as `startedAt`."""
+    head, *tail = name.split("_")
+    return head + "".join(part.title() for part in tail)
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """An error as data: name, message, cause and the exception's own attributes."""
+
+    name: str
+    message: str
+    stack: str | None = None
+    cause: RunError | None = None
+    attributes: Mapping[str, Any] = field(default_factory=lambda: {})
+
+    def __getattr__(self, name: str) -> Any:
+        attributes: Mapping[str, Any] = object.__getattribute__(self, "attributes")
+        if name in attributes:
+            return attributes[name]
+        raise AttributeError(f"the error {self.name} has no attribute {name!r}")
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.message}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the stack; attributes keep the user's spelling."""
+        shown = {**self.attributes, "name": self.name, "message": self.message}
+        return shown | ({"cause": self.cause.to_json()} if self.cause else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RunError:
+        """The error of its JSON form."""
+        cause = data.get("cause")
+        known = {"name", "message", "stack", "cause"}
+        return cls(
+            name=str(data.get("name", "Error")),
+            message=str(data.get("message", "")),
+            stack=data.get("stack"),
+            cause=cls.from_json(cause) if isinstance(cause, Mapping) else None,  # pyright: ignore[reportUnknownArgumentType] - JSON data
+            attributes={key: value for key, value in data.items() if key not in known},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The record of one step of a run."""
+
+    status: StepStatus
+    payload: Any = None
+    output: Any = None
+    error: RunError | None = None
+    suspend_payload: Any = None
+    resume_payload: Any = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    suspended_at: int | None = None
+    resumed_at: int | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as stored and sent: absent fields are left out, a success keeps its output."""
+        shown = {
+            camel(f.name): getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) is not None and f.name != "error"
+        }
+        if self.error is not None:
+            shown["error"] = self.error.to_json()
+        if self.status == "success":
+            shown.setdefault("output", None)
+        return shown
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StepResult:
+        """The record of its JSON form; unknown fields are ignored."""
+        given = {f.name: data[camel(f.name)] for f in fields(cls) if camel(f.name) in data}
+        if isinstance(given.get("error"), Mapping):
+            given["error"] = RunError.from_json(given["error"])
+        return cls(**given)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Everything stored of a run: enough to show it and to go on with it."""
+
+    run_id: str
+    status: RunStatus = "pending"
+    input: Any = None
+    records: dict[str, StepResult] = field(default_factory=lambda: {})
+    state: dict[str, Any] = field(default_factory=lambda: {})
+    request_context: dict[str, Any] = field(default_factory=lambda: {})
+    active_paths: list[int] = field(default_factory=lambda: [])
+    suspended_paths: dict[str, list[int]] = field(default_factory=lambda: {})
+    resume_labels: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
+    step_execution_path: list[str] = field(default_factory=lambda: [])
+    serialized_step_graph: list[dict[str, Any]] = field(default_factory=lambda: [])
+    result: Any = None
+    error: RunError | None = None
+    timestamp: int = 0
+
+    @property
+    def steps(self) -> dict[str, StepResult]:
+        """The records of the workflow's own steps: without items and nested ones."""
+        return {key: record for key, record in self.records.items() if "[" not in key and "/" not in key}
+
+    def to_json(self) -> dict[str, Any]:
+        """The snapshot in the reference's form."""
+        shown: dict[str, Any] = {
+            "runId": self.run_id,
+            "status": self.status,
+            "value": self.state,
+            "context": ({} if self.input is None else {"input": self.input})
+            | {key: record.to_json() for key, record in self.records.items()},
+            "activePaths": self.active_paths,
+            "activeStepsPath": {
+                key: self.active_paths for key, record in self.steps.items() if record.status == "running"
+            },
+            "stepExecutionPath": self.step_execution_path,
+            "suspendedPaths": self.suspended_paths,
+            "resumeLabels": self.resume_labels,
+            "waitingPaths": {},
+            "serializedStepGraph": self.serialized_step_graph,
+            "requestContext": self.request_context,
+            "timestamp": self.timestamp,
+        }
+        if self.status == "success":
+            shown["result"] = self.result
+        if self.error is not None:
+            shown["error"] = self.error.to_json()
+        return shown
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Snapshot:
+        """The snapshot of its JSON form; absent fields take their defaults."""
+        context = dict(data.get("context") or {})
+        error = data.get("error")
+        return cls(
+            run_id=data["runId"],
+            status=data.get("status", "pending"),
+            input=context.pop("input", None),
+            records={key: StepResult.from_json(record) for key, record in context.items()},
+            state=dict(data.get("value") or {}),
+            request_context=dict(data.get("requestContext") or {}),
+            active_paths=list(data.get("activePaths") or []),
+            suspended_paths=dict(data.get("suspendedPaths") or {}),
+            resume_labels=dict(data.get("resumeLabels") or {}),
+            step_execution_path=list(data.get("stepExecutionPath") or []),
+            serialized_step_graph=list(data.get("serializedStepGraph") or []),
+            result=data.get("result"),
+            error=RunError.from_json(error) if error else None,
+            timestamp=int(data.get("timestamp") or 0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Generic[Out]):
+    """Where a run stands after a call: `result` is parsed into the workflow's `output_schema`."""
+
+    status: RunStatus
+    run_id: str
+    workflow_id: str
+    input: Any
+    result: Out | None
+    error: RunError | None
+    steps: dict[str, StepResult]
+    suspended: list[list[str]]
+    suspend_payload: dict[str, Any]
+    resume_labels: dict[str, dict[str, Any]]
+    state: dict[str, Any]
+    step_execution_path: list[str]
+    raw_result: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as the HTTP API answers it."""
+        shown: dict[str, Any] = {
+            "status": self.status,
+            "steps": {"input": self.input} | {key: record.to_json() for key, record in self.steps.items()},
+            "input": self.input,
+            "stepExecutionPath": self.step_execution_path,
+            "runId": self.run_id,
+        }
+        if self.status == "success":
+            shown["result"] = self.raw_result
+        if self.status == "failed" and self.error is not None:
+            shown["error"] = self.error.to_json()
+        if self.status == "suspended":
+            shown |= {
+                "suspended": self.suspended,
+                "suspendPayload": self.suspend_payload,
+                "resumeLabels": self.resume_labels,
+            }
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as storage lists it: identity, times and the snapshot."""
+
+    workflow_id: str
+    run_id: str
+    resource_id: str | None
+    created_at: str
+    updated_at: str
+    snapshot: Snapshot
+
+    @property
+    def status(self) -> RunStatus:
+        """The run's status."""
+        return self.snapshot.status
+
+    @property
+    def steps(self) -> dict[str, StepResult]:
+        """The records of the workflow's own steps."""
+        return self.snapshot.steps
+
+    def to_json(self) -> dict[str, Any]:
+        """As the list route shows it."""
+        return {
+            "workflowName": self.workflow_id,
+            "runId": self.run_id,
+            "snapshot": self.snapshot.to_json(),
+            "resourceId": self.resource_id,
+            "createdAt": self.created_at,
+            "updatedAt": self.updated_at,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRuns:
+    """A page of runs, and how many there are in all."""
+
+    runs: list[StoredRun]
+    total: int

@@ -1,0 +1,343 @@
+"""Workflows: the builder that makes the step graph, and the factory `init` for Inngest.
+
+Called by users; calls `graph` for the nodes and `run` for handles. The builder mutates and returns itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+from typing_extensions import TypeVar
+
+from flowctl import graph, mapping
+from flowctl.errors import DefinitionError, StepNotFoundError
+from flowctl.schema import Schema
+from flowctl.step import Schemas, Step, StepContext, clone_step, create_step
+
+if TYPE_CHECKING:
+    import inngest
+
+    from flowctl.app import App
+    from flowctl.run import Run
+    from flowctl.snapshot import StoredRun, StoredRuns
+
+In = TypeVar("In", default=Any)
+Out = TypeVar("Out", default=Any)
+StepOut = TypeVar("StepOut", default=Any)
+
+Condition = Callable[[StepContext[StepOut]], bool | Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryConfig:
+    """How often a failed step is tried again, and after how many milliseconds."""
+
+    attempts: int = 0
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A workflow's settings beside its graph."""
+
+    retry: RetryConfig = RetryConfig()
+    validate_inputs: bool = True
+    should_persist_snapshot: Callable[..., bool] | None = None
+    on_start: Callable[..., Any] | None = None
+    on_finish: Callable[..., Any] | None = None
+    on_error: Callable[..., Any] | None = None
+    flow_control: Mapping[str, Any] = field(default_factory=lambda: {})
+    cron: tuple[str, ...] = ()
+    cron_input: Any = None
+
+
+class Workflow(Generic[In, Out]):
+    """A typed graph of steps. Build it with the methods below, then `commit` and `create_run`."""
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        schemas: Schemas,
+        options: Options,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        client: inngest.Inngest | None = None,
+    ) -> None:
+        self.id = id
+        self.schemas = schemas
+        self.options = options
+        self.description = description
+        self.metadata = metadata
+        self.client = client
+        self.nodes: list[graph.Node] = []
+        self.committed = False
+        self.app: App | None = None
+
+    @property
+    def is_workflow(self) -> bool:
+        """Always True: tells a nested workflow from a step."""
+        return True
+
+    @property
+    def steps(self) -> dict[str, Step[Any, Any] | Workflow[Any, Any]]:
+        """The steps by id, in graph order; nested workflows count as one."""
+        return {step.id: step for node in self.nodes for step in graph.steps_of(node)}
+
+    @property
+    def serialized_step_graph(self) -> list[dict[str, Any]]:
+        """The graph as JSON data, as snapshots and the API show it."""
+        return [node.to_json() for node in self.nodes]
+
+    def then(self, step: Step[Any, Any] | Workflow[Any, Any]) -> Self:
+        """Run a step (or a workflow) next."""
+        return self._add(graph.StepNode(_checked(step)))
+
+    def parallel(self, steps: Sequence[Step[Any, Any] | Workflow[Any, Any]]) -> Self:
+        """Run steps at once, with the same input; the output is a dict by step id."""
+        if not steps:
+            raise DefinitionError(f"Workflow {self.id!r}: parallel needs at least one step.")
+        return self._add(graph.ParallelNode(tuple(_checked(step) for step in steps)))
+
+    def branch(
+        self, arms: Sequence[tuple[Condition[Any], Step[Any, Any] | Workflow[Any, Any]]]
+    ) -> Self:
+        """Run every arm whose condition is true; the output is a dict by step id of those that ran."""
+        if not arms:
+            raise DefinitionError(f"Workflow {self.id!r}: branch needs at least one (condition, step) pair.")
+        return self._add(graph.ConditionalNode(tuple((condition, _checked(step)) for condition, step in arms)))
+
+    def dowhile(self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]) -> Self:
+        """Run a step, and again while the condition holds for its output."""
+        return self._add(graph.LoopNode(_checked(step), condition, "dowhile"))
+
+    def dountil(self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]) -> Self:
+        """Run a step, and again until the condition holds for its output."""
+        return self._add(graph.LoopNode(_checked(step), condition, "dountil"))
+
+    def foreach(self, step: Step[Any, Any] | Workflow[Any, Any], *, concurrency: int = 1) -> Self:
+        """Run a step for each item of the list before it, `concurrency` at a time; outputs keep the order."""
+        if concurrency < 1:
+            raise DefinitionError(f"Workflow {self.id!r}: foreach concurrency must be 1 or more.")
+        return self._add(graph.ForeachNode(_checked(step), concurrency))
+
+    def map(self, source: Callable[[StepContext[Any]], Any] | Mapping[str, Any], *, id: str | None = None) -> Self:
+        """Shape the data for the next step: by a function of the context, or key by key."""
+        taken = {known for node in self.nodes for known in graph.ids_of(node)}
+        ordinal = sum(isinstance(node, graph.StepNode) and node.map_config is not None for node in self.nodes)
+        step = mapping.step_for(source, id=id or _free_id(f"mapping_{self.id}_", ordinal, taken))
+        return self._add(graph.StepNode(step, map_config=mapping.describe(source)))
+
+    def sleep(
+        self, duration: int | timedelta | Callable[[StepContext[Any]], Any], *, id: str | None = None
+    ) -> Self:
+        """Pause for milliseconds, a timedelta, or what a function of the context says."""
+        if isinstance(duration, timedelta):
+            duration = int(duration.total_seconds() * 1000)
+        return self._add(graph.SleepNode(id or self._sleep_id(), duration))
+
+    def sleep_until(
+        self, date: datetime | Callable[[StepContext[Any]], Any], *, id: str | None = None
+    ) -> Self:
+        """Pause until a date, or until what a function of the context says."""
+        return self._add(graph.SleepUntilNode(id or self._sleep_id(), date))
+
+    def commit(self) -> Self:
+        """Close the graph: from here on the workflow can run."""
+        if not self.nodes:
+            raise DefinitionError(
+                "Execution flow of workflow is not defined. Add steps to the workflow via .then(), .branch(), etc. "
+                f"(workflow {self.id!r})"
+            )
+        self._check_ids()
+        self.committed = True
+        return self
+
+    async def create_run(self, run_id: str | None = None, resource_id: str | None = None) -> Run[Out]:
+        """A handle on a new run, or on a stored one when its id is given."""
+        from flowctl.run import create_run  # run needs Workflow: the cycle is cut here
+
+        if not self.nodes:
+            self.commit()
+        if not self.committed:
+            raise DefinitionError(
+                f"Workflow {self.id!r}: Uncommitted step flow changes detected. Call .commit() to register the steps."
+            )
+        return await create_run(self, run_id=run_id, resource_id=resource_id)
+
+    async def list_workflow_runs(self, **filters: Any) -> StoredRuns:
+        """Stored runs, newest first: `status, resource_id, from_date, to_date, page, per_page`."""
+        return await (await self._home().opened()).list_runs(self.id, **filters)
+
+    async def get_workflow_run_by_id(self, run_id: str, *, with_nested_workflows: bool = True) -> StoredRun | None:
+        """One stored run, or None; records of nested workflows are named `outer.inner`."""
+        run = await (await self._home().opened()).get_run(self.id, run_id)
+        if run is not None:
+            run.snapshot.records = _shown(run.snapshot.records, nested=with_nested_workflows)
+        return run
+
+    async def delete_workflow_run_by_id(self, run_id: str) -> bool:
+        """Forget a run; False when there was none."""
+        return await (await self._home().opened()).delete_run(self.id, run_id)
+
+    def step_named(self, path: str) -> Step[Any, Any] | Workflow[Any, Any]:
+        """The step with that id or dotted path; raises StepNotFoundError naming those there are."""
+        if path in self.steps:
+            return self.steps[path]
+        head, _, rest = path.partition(".")
+        inner = self.steps.get(head)
+        if rest and isinstance(inner, Workflow):
+            return inner.step_named(rest)
+        raise StepNotFoundError(f"Workflow {self.id!r} has no step {path!r}. There is: {', '.join(self.steps)}.")
+
+    def _home(self) -> App:
+        from flowctl.app import default_app  # the app imports workflows: the cycle is cut here
+
+        return self.app or default_app()
+
+    def _add(self, node: graph.Node) -> Self:
+        self.nodes.append(node)
+        self.committed = False
+        return self
+
+    def _sleep_id(self) -> str:
+        count = sum(isinstance(node, graph.SleepNode | graph.SleepUntilNode) for node in self.nodes)
+        taken = {known for node in self.nodes for known in graph.ids_of(node)}
+        return _free_id(f"sleep_{self.id}_", count, taken)
+
+    def _check_ids(self) -> None:
+        seen: dict[str, object] = {}
+        for node in self.nodes:
+            for id, thing in zip(graph.ids_of(node), graph.steps_of(node) or (node,), strict=True):
+                if seen.setdefault(id, thing) is not thing:
+                    raise DefinitionError(
+                        f"Workflow {self.id!r} has two different steps with the id {id!r}: "
+                        "give one another id, for example with clone_step."
+                    )
+
+
+def create_workflow(
+    *,
+    id: str,
+    input_schema: type[In] | Any = None,
+    output_schema: type[Out] | Any = None,
+    state_schema: Any = None,
+    request_context_schema: Any = None,
+    description: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    retry_config: Mapping[str, int] | None = None,
+    validate_inputs: bool = True,
+    should_persist_snapshot: Callable[..., bool] | None = None,
+    on_start: Callable[..., Any] | None = None,
+    on_finish: Callable[..., Any] | None = None,
+    on_error: Callable[..., Any] | None = None,
+    concurrency: Any = None,
+    rate_limit: Any = None,
+    throttle: Any = None,
+    debounce: Any = None,
+    priority: Any = None,
+    idempotency: str | None = None,
+    singleton: Any = None,
+    timeouts: Any = None,
+    cron: str | Sequence[str] | None = None,
+    cron_input: Any = None,
+    client: inngest.Inngest | None = None,
+) -> Workflow[In, Out]:
+    """A new, empty workflow: add steps, then `commit()`.
+
+    Flow control options (`concurrency` to `timeouts`) have Inngest's names and types and act on
+    Inngest; `retry_config` is `{"attempts": extra tries, "delay": milliseconds}`.
+    """
+    if not id:
+        raise DefinitionError("A workflow needs an id, a string that is not empty.")
+    flow_control = {
+        "concurrency": concurrency,
+        "rate_limit": rate_limit,
+        "throttle": throttle,
+        "debounce": debounce,
+        "priority": priority,
+        "idempotency": idempotency,
+        "singleton": singleton,
+        "timeouts": timeouts,
+    }
+    options = Options(
+        retry=RetryConfig(**(retry_config or {})),
+        validate_inputs=validate_inputs,
+        should_persist_snapshot=should_persist_snapshot,
+        on_start=on_start,
+        on_finish=on_finish,
+        on_error=on_error,
+        flow_control={name: value for name, value in flow_control.items() if value is not None},
+        cron=(cron,) if isinstance(cron, str) else tuple(cron or ()),
+        cron_input=cron_input,
+    )
+    schemas = Schemas(
+        input=Schema.of(input_schema),
+        output=Schema.of(output_schema),
+        state=Schema.of(state_schema),
+        request_context=Schema.of(request_context_schema),
+    )
+    return Workflow(
+        id=id, schemas=schemas, options=options, description=description, metadata=metadata, client=client
+    )
+
+
+def clone_workflow(workflow: Workflow[In, Out], *, id: str) -> Workflow[In, Out]:
+    """The same workflow under another id: graph, schemas, options and engine are kept."""
+    copy: Workflow[In, Out] = Workflow(
+        id=id,
+        schemas=workflow.schemas,
+        options=workflow.options,
+        description=workflow.description,
+        metadata=workflow.metadata,
+        client=workflow.client,
+    )
+    copy.nodes = list(workflow.nodes)
+    copy.committed = workflow.committed
+    return copy
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """What `init(client)` returns: the authoring functions, bound to an Inngest client."""
+
+    client: inngest.Inngest
+
+    def create_workflow(
+        self, *, id: str, input_schema: type[In] | Any = None, output_schema: type[Out] | Any = None, **options: Any
+    ) -> Workflow[In, Out]:
+        """As `flowctl.create_workflow`; the workflow runs on Inngest."""
+        return create_workflow(
+            id=id, input_schema=input_schema, output_schema=output_schema, client=self.client, **options
+        )
+
+    create_step = staticmethod(create_step)
+    clone_step = staticmethod(clone_step)
+    clone_workflow = staticmethod(clone_workflow)
+
+
+def init(client: inngest.Inngest) -> Factory:
+    """The authoring functions for workflows that run on this Inngest client."""
+    return Factory(client)
+
+
+def _checked(step: Any) -> Any:
+    if isinstance(step, Step | Workflow):
+        return step  # pyright: ignore[reportUnknownVariableType] - narrowed to the unparametrised classes
+    made = "a function: decorate it with @step or pass it to create_step" if inspect.isfunction(step) else repr(step)
+    raise DefinitionError(f"Expected a Step or a Workflow, got {made}.")
+
+
+def _free_id(prefix: str, ordinal: int, taken: set[str]) -> str:
+    while f"{prefix}{ordinal}" in taken:
+        ordinal += 1
+    return f"{prefix}{ordinal}"
+
+
+def _shown(records: dict[str, Any], *, nested: bool) -> dict[str, Any]:
+    kept = {key: record for key, record in records.items() if not key.endswith("]")}
+    return {key.replace("/", "."): record for key, record in kept.items() if nested or "/" not in key}
