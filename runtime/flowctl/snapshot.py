@@ -117,6 +117,7 @@ class Snapshot:
     suspended_paths: dict[str, list[int]] = field(default_factory=lambda: {})
     resume_labels: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
     step_execution_path: list[str] = field(default_factory=lambda: [])
+    positions: dict[str, Any] = field(default_factory=lambda: {})
     serialized_step_graph: list[dict[str, Any]] = field(default_factory=lambda: [])
     result: Any = None
     error: RunError | None = None
@@ -128,13 +129,18 @@ class Snapshot:
         return {key: record for key, record in self.records.items() if "[" not in key and "/" not in key}
 
     def to_json(self) -> dict[str, Any]:
-        """The snapshot in the reference's form."""
+        """The snapshot as stored and shown."""
+        shown = self.header_json()
+        shown["context"] |= {key: record.to_json() for key, record in self.records.items()}
+        return shown
+
+    def header_json(self) -> dict[str, Any]:
+        """The snapshot without its records, which storages keep one by one."""
         shown: dict[str, Any] = {
             "runId": self.run_id,
             "status": self.status,
             "value": self.state,
-            "context": ({} if self.input is None else {"input": self.input})
-            | {key: record.to_json() for key, record in self.records.items()},
+            "context": {} if self.input is None else {"input": self.input},
             "activePaths": self.active_paths,
             "activeStepsPath": {
                 key: self.active_paths for key, record in self.steps.items() if record.status == "running"
@@ -147,6 +153,8 @@ class Snapshot:
             "requestContext": self.request_context,
             "timestamp": self.timestamp,
         }
+        if self.positions:
+            shown["positions"] = self.positions
         if self.status == "success":
             shown["result"] = self.result
         if self.error is not None:
@@ -169,6 +177,7 @@ class Snapshot:
             suspended_paths=dict(data.get("suspendedPaths") or {}),
             resume_labels=dict(data.get("resumeLabels") or {}),
             step_execution_path=list(data.get("stepExecutionPath") or []),
+            positions=dict(data.get("positions") or {}),
             serialized_step_graph=list(data.get("serializedStepGraph") or []),
             result=data.get("result"),
             error=RunError.from_json(error) if error else None,

@@ -1,0 +1,149 @@
+"""What flowctl needs of a database: one protocol, each verb one transaction.
+
+Implemented by `storage.sqlite` (and others); called by `run`, `runners` and `app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from flowctl.events import WorkflowEvent
+from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who executes a run in its own process, and until when (epoch ms) nobody else may."""
+
+    owner: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWrite:
+    """One step record; `op` and `memo` say which durable operation made it, once it is finished."""
+
+    record: StepResult
+    op: str | None = None
+    memo: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one durable operation changes: records, the run's header and new events."""
+
+    workflow_id: str
+    run_id: str
+    leg: int
+    now: int
+    snapshot: Snapshot
+    records: Mapping[str, RecordWrite] = field(default_factory=lambda: {})
+    events: Sequence[tuple[str, WorkflowEvent]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The start of a leg: only one caller may move the run from `expected` to running."""
+
+    workflow_id: str
+    run_id: str
+    expected: frozenset[RunStatus]
+    now: int
+    snapshot: Snapshot
+    engine: str
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPointer:
+    """Names a run."""
+
+    workflow_id: str
+    run_id: str
+    lease_owner: str | None = None
+
+
+class Storage(Protocol):
+    """A durable home for runs. Every method is one transaction; all are safe to call from several tasks,
+    event loops, threads and processes."""
+
+    async def open(self) -> None:
+        """Create or upgrade the tables. May be called again."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+    async def create_run(
+        self, workflow_id: str, run_id: str, *, resource_id: str | None, snapshot: Snapshot, now: int
+    ) -> StoredRun:
+        """Store a pending run; when there is one under that id already, answer that one unchanged."""
+        ...
+
+    async def claim(self, claim: Claim) -> int | None:
+        """Compare-and-set the status to running and begin the next leg: its number, or None when another was first."""
+        ...
+
+    async def commit(self, commit: Commit) -> bool:
+        """Apply one operation's changes; False, with nothing written, when the run was canceled or the leg is over.
+
+        Events whose key is stored already are left out, so an operation may be committed twice.
+        """
+        ...
+
+    async def finished_memo(self, workflow_id: str, run_id: str, *, leg: int, op: str) -> Mapping[str, Any] | None:
+        """What that operation of that leg came to, if its end was committed."""
+        ...
+
+    async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:
+        """Set the run canceled unless it has ended; whether it did."""
+        ...
+
+    async def save_snapshot(self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot) -> None:
+        """Replace everything stored of a run by this snapshot."""
+        ...
+
+    async def load_snapshot(self, workflow_id: str, run_id: str) -> dict[str, Any] | None:
+        """The stored snapshot in its JSON form, or None."""
+        ...
+
+    async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """One run with all its records, or None."""
+        ...
+
+    async def list_runs(
+        self,
+        workflow_id: str | None = None,
+        *,
+        status: RunStatus | None = None,
+        resource_id: str | None = None,
+        from_date: datetime | None = None,
+        to_date: datetime | None = None,
+        page: int | None = None,
+        per_page: int | None = None,
+    ) -> StoredRuns:
+        """Runs, newest first; `page` counts from 0 and needs `per_page`; `total` counts all pages."""
+        ...
+
+    async def delete_run(self, workflow_id: str, run_id: str) -> bool:
+        """Forget a run and all that belongs to it; whether there was one."""
+        ...
+
+    async def read_events(
+        self, workflow_id: str, run_id: str, *, after: int = 0
+    ) -> list[tuple[int, WorkflowEvent]]:
+        """The run's events with their sequence numbers, those after a number only."""
+        ...
+
+    async def renew_leases(self, owner: str, *, until: int) -> None:
+        """Move the end of all leases of an owner."""
+        ...
+
+    async def active_local_runs(self, now: int) -> list[RunPointer]:
+        """Runs of the local engine that are running or waiting, with who holds (or last held) their lease;
+        `lease_owner` is None for those whose lease has lapsed."""
+        ...
