@@ -1,0 +1,64 @@
+"""The seam between a workflow and what makes it durable: five verbs, two implementations.
+
+Implemented by `runners.local` and `runners.inngest`; called by the rest of `execution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from flowctl.storage.base import RecordWrite
+from flowctl.events import WorkflowEvent
+from flowctl.snapshot import Snapshot
+
+Memo = dict[str, Any]
+
+
+class DurableOps(Protocol):
+    """What survives a crash. An operation that has ended is not run again; its memo is given instead.
+
+    Implementations may leave the walk by a BaseException, so code between operations has no effects.
+    """
+
+    async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
+        """Run a body once and remember its memo (JSON data) under the operation's id."""
+        ...
+
+    async def sleep(self, op: str, until: int) -> None:
+        """Go on at that time (epoch ms)."""
+        ...
+
+    async def gather(self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None) -> list[Any]:
+        """Run branches at once, at most `limit` at a time; their values in order."""
+        ...
+
+
+class Journal(Protocol):
+    """Where bodies leave what they did: storage and the event feed, bound to one run and leg."""
+
+    def now(self) -> int:
+        """Epoch milliseconds."""
+        ...
+
+    def new_id(self) -> str:
+        """A fresh unique id."""
+        ...
+
+    async def finished(self, op: str) -> Mapping[str, Any] | None:
+        """The memo of an operation whose end was committed, though the engine may not know."""
+        ...
+
+    async def commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        records: Mapping[str, RecordWrite],
+        events: Sequence[tuple[str, WorkflowEvent]],
+    ) -> bool:
+        """Store changes and wake those who watch; False when the run was canceled meanwhile."""
+        ...
+
+    async def is_canceled(self) -> bool:
+        """Whether somebody canceled the run."""
+        ...

@@ -1,0 +1,103 @@
+"""What operations come to, as data that is remembered and replayed."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flowctl.errors import NonRetriableError
+from flowctl.schema import to_json
+from flowctl.snapshot import RunError, StepResult
+
+_CAUSE_DEPTH = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one try of a step: its record and what it changed beside it."""
+
+    record: StepResult
+    state: Mapping[str, Any] = field(default_factory=lambda: {})
+    context_set: Mapping[str, Any] = field(default_factory=lambda: {})
+    context_deleted: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    bailed: bool = False
+    aborted: bool = False
+    retriable: bool = True
+    again: bool | None = None
+
+    def to_memo(self) -> dict[str, Any]:
+        """JSON data; the payload is left out, the walk knows it."""
+        record = self.record.to_json()
+        record.pop("payload", None)
+        changes = {
+            "state": dict(self.state),
+            "contextSet": dict(self.context_set),
+            "contextDeleted": list(self.context_deleted),
+            "labels": list(self.labels),
+            "bailed": self.bailed,
+            "aborted": self.aborted,
+            "again": self.again,
+        }
+        memo = {"record": record} | {name: value for name, value in changes.items() if value}
+        return memo if self.retriable else memo | {"retriable": False}
+
+    @classmethod
+    def from_memo(cls, memo: Mapping[str, Any], payload: Any) -> Outcome:
+        """The outcome of its memo."""
+        return cls(
+            record=StepResult.from_json({**memo["record"], "payload": payload}),
+            state=memo.get("state", {}),
+            context_set=memo.get("contextSet", {}),
+            context_deleted=tuple(memo.get("contextDeleted", ())),
+            labels=tuple(memo.get("labels", ())),
+            bailed=memo.get("bailed", False),
+            aborted=memo.get("aborted", False),
+            retriable=memo.get("retriable", True),
+            again=memo.get("again"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Where the walk stands after a node: go on with an output, or stop and why."""
+
+    kind: Literal["next", "suspended", "failed", "bailed", "paused", "canceled"]
+    output: Any = None
+    error: RunError | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next node runs."""
+        return self.kind == "next"
+
+
+def error_of(err: BaseException, *, depth: int = _CAUSE_DEPTH) -> RunError:
+    """An exception as data: name, message, own attributes, causes."""
+    attributes: dict[str, Any] = {}
+    for name, value in vars(err).items():
+        if name.startswith("_"):
+            continue
+        try:
+            attributes[name] = to_json(value)
+        except TypeError:
+            continue
+    cause = err.__cause__ or (None if err.__suppress_context__ else err.__context__)
+    return RunError(
+        name=type(err).__name__,
+        message=str(err),
+        stack="".join(traceback.format_exception(err, limit=-20)),
+        cause=error_of(cause, depth=depth - 1) if cause is not None and depth > 0 else None,
+        attributes={k: v for k, v in attributes.items() if k not in {"name", "message", "stack", "cause"}},
+    )
+
+
+def is_retriable(err: BaseException | None) -> bool:
+    """Whether trying again may help: not when the error, or one of its causes, says it cannot."""
+    while err is not None:
+        if isinstance(err, NonRetriableError) or type(err).__name__ == "NonRetriableError":
+            return False
+        err = err.__cause__
+    return True

@@ -1,0 +1,117 @@
+"""Where a leg begins: pure plans from a stored snapshot and what the caller asked.
+
+Called by `run` (to refuse early) and by the runners (to begin).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowctl.errors import AmbiguousStepError, NotSuspendedError
+from flowctl.execution.paths import bare_path, leaf_paths
+from flowctl.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from flowctl.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One stretch of a run, from a start or resume to the next stop."""
+
+    kind: Literal["start", "resume", "restart"]
+    snapshot: Snapshot
+    targets: tuple[str, ...] = ()
+    item: int | None = None
+    resume_data: Any = None
+    per_step: bool = False
+
+    def resumes(self, key: str) -> bool:
+        """Whether the suspended record under this key is one that was asked to go on."""
+        if self.kind != "resume":
+            return False
+        bare = ".".join(bare_path(key))
+        return bare in self.targets and (self.item is None or "[" not in key or f"[{self.item}]" in key)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as data that an engine remembers."""
+        return {
+            "kind": self.kind,
+            "snapshot": self.snapshot.to_json(),
+            "targets": list(self.targets),
+            "item": self.item,
+            "resumeData": self.resume_data,
+            "perStep": self.per_step,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Leg:
+        """The plan of its JSON form."""
+        return cls(
+            kind=data["kind"],
+            snapshot=Snapshot.from_json(data["snapshot"]),
+            targets=tuple(data.get("targets", ())),
+            item=data.get("item"),
+            resume_data=data.get("resumeData"),
+            per_step=data.get("perStep", False),
+        )
+
+
+def plan_start(snapshot: Snapshot, *, per_step: bool = False) -> Leg:
+    """From the beginning."""
+    return Leg("start", snapshot, per_step=per_step)
+
+
+def plan_restart(snapshot: Snapshot) -> Leg:
+    """From where an interrupted run stopped: finished records stand, begun ones run again."""
+    return Leg("restart", replace(snapshot, status="running"))
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeTarget:
+    """What a resume names: dotted paths of suspended steps and, in a foreach, an item."""
+
+    paths: tuple[str, ...]
+    item: int | None = None
+
+
+def plan_resume(
+    workflow: Workflow[Any, Any],
+    snapshot: Snapshot,
+    *,
+    step: str | Sequence[str] | None = None,
+    label: str | None = None,
+    item: int | None = None,
+) -> ResumeTarget:
+    """Which suspended steps a resume means; raises NotSuspendedError or AmbiguousStepError."""
+    if snapshot.status != "suspended":
+        raise NotSuspendedError(
+            f"This workflow run was not suspended: run {snapshot.run_id!r} of {workflow.id!r} is {snapshot.status}."
+        )
+    open_paths = [".".join(path) for path in leaf_paths(snapshot.records)]
+    labeled = snapshot.resume_labels.get(label) if label else None
+    if labeled is not None:
+        return ResumeTarget((labeled["stepId"],), labeled.get("foreachIndex", item))
+    if step is None:
+        return ResumeTarget((_only(open_paths),), item)
+    wanted = step if isinstance(step, str) else ".".join(step)
+    chosen = [path for path in open_paths if path == wanted or path.startswith(f"{wanted}.")]
+    if not chosen:
+        raise NotSuspendedError(
+            f'This workflow step "{wanted}" was not suspended. '
+            f"Available suspended steps: [{', '.join(open_paths)}]"
+        )
+    return ResumeTarget((_only(chosen),), item)
+
+
+def _only(paths: Sequence[str]) -> str:
+    if not paths:
+        raise NotSuspendedError("No suspended steps found in this workflow run; it was not suspended.")
+    if len(paths) > 1:
+        listed = ", ".join(f"[{path}]" for path in paths)
+        raise AmbiguousStepError(
+            f'Multiple suspended steps found: {listed}. Please specify which step to resume using the "step" parameter.'
+        )
+    return paths[0]

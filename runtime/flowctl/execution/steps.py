@@ -1,0 +1,356 @@
+"""Running one step durably: one operation a try, with its record and events committed in the body."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from flowctl import events
+from flowctl.errors import FlowctlError, ValidationError
+from flowctl.events import WorkflowEvent
+from flowctl.execution.outcome import Outcome, error_of, is_retriable
+from flowctl.execution.walk import Scope, Walk
+from flowctl.request_context import RequestContext
+from flowctl.schema import NotJSONError, parse, parse_leniently, to_json
+from flowctl.snapshot import StepResult
+from flowctl.step import BailSignal, ContextFacts, Step, StepContext, SuspendSignal
+from flowctl.storage.base import RecordWrite
+
+Decide = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One execution of a step: what it is given, and where in the run it stands."""
+
+    scope: Scope
+    step: Step[Any, Any]
+    key: str
+    op: str
+    payload: Any
+    typed_input: Any = None
+    iteration: int = 0
+    decide: Decide | None = None
+    announced: bool = True
+    on_end: Callable[[Outcome], Sequence[WorkflowEvent]] | None = None
+
+    @property
+    def parses_input(self) -> bool:
+        """Whether the input comes from the payload (a mapping gets the typed output before it)."""
+        return self.step.component != "MAPPING"
+
+
+async def run_step(walk: Walk, call: Call) -> Outcome:
+    """The step's outcome after at most 1 + retries tries."""
+    retry = call.scope.workflow.options.retry
+    retries = retry.attempts if call.step.retries is None else call.step.retries
+    outcome = await _try(walk, call, attempt=0)
+    for attempt in range(1, retries + 1):
+        if outcome.record.status != "failed" or not outcome.retriable or walk.canceled:
+            break
+        if retry.delay:
+            ended = outcome.record.ended_at or 0
+            await walk.ops.sleep(f"{call.op}.delay.{attempt}", ended + retry.delay)
+        outcome = await _try(walk, call, attempt=attempt)
+    return outcome
+
+
+async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
+    op = f"{call.op}.try.{attempt}" if attempt else call.op
+    walk.begun(call.key)
+    memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt))
+    outcome = Outcome.from_memo(memo, call.payload)
+    walk.take(op, call.key, outcome)
+    return outcome
+
+
+async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]:
+    done = await walk.journal.finished(op)
+    if done is not None:
+        return dict(done)
+    before = walk.records.get(call.key)
+    begun = _begun(walk, call, before)
+    call_id = walk.journal.new_id()
+    started = [(f"{op}:start", events.step_started(walk.run_id, call.key, begun, call_id))]
+    first = call.announced and not attempt
+    await walk.commit(records={call.key: RecordWrite(begun)}, events=started if first else ())
+    outcome = await _execute(walk, call, op, begun, before, attempt)
+    walk.take(op, call.key, outcome)
+    ended = _ending(walk, call, outcome, call_id) if _is_last(call, outcome, attempt) else []
+    memo = outcome.to_memo()
+    finished = [(f"{op}:{event.type}", event) for event in ended]
+    await walk.commit(records={call.key: RecordWrite(outcome.record, op, memo)}, events=finished)
+    return memo
+
+
+def _ending(walk: Walk, call: Call, outcome: Outcome, call_id: str) -> Sequence[WorkflowEvent]:
+    if call.on_end is not None:
+        return call.on_end(outcome)
+    return events.step_ended(walk.run_id, call.key, outcome.record, call_id) if call.announced else []
+
+
+Marked = tuple[StepResult, Sequence[WorkflowEvent], bool | None]
+
+
+async def mark(
+    walk: Walk, op: str, key: str, payload: Any, make: Callable[[int], Awaitable[Marked]]
+) -> Outcome:
+    """One operation without a step's code: a record, its events, and maybe a decision."""
+
+    async def body() -> dict[str, Any]:
+        done = await walk.journal.finished(op)
+        if done is not None:
+            return dict(done)
+        record, emitted, again = await make(walk.journal.now())
+        outcome = Outcome(record, again=again)
+        walk.take(op, key, outcome)
+        memo = outcome.to_memo()
+        status = "waiting" if record.status == "waiting" else "running"
+        named = [(f"{op}:{event.type}", event) for event in emitted]
+        await walk.commit(status=status, records={key: RecordWrite(record, op, memo)}, events=named)
+        return memo
+
+    outcome = Outcome.from_memo(await walk.ops.run(op, body), payload)
+    walk.take(op, key, outcome)
+    return outcome
+
+
+def _is_last(call: Call, outcome: Outcome, attempt: int) -> bool:
+    retry = call.scope.workflow.options.retry
+    retries = retry.attempts if call.step.retries is None else call.step.retries
+    return outcome.record.status != "failed" or not outcome.retriable or attempt >= retries
+
+
+def _begun(walk: Walk, call: Call, before: StepResult | None) -> StepResult:
+    now = walk.journal.now()
+    metadata = {"iterationCount": call.iteration} if call.iteration else None
+    if before is not None and before.status == "suspended" and walk.leg.resumes(call.key):
+        return StepResult(
+            "running",
+            payload=call.payload,
+            started_at=before.started_at,
+            resume_payload=walk.leg.resume_data,
+            resumed_at=now,
+            metadata=metadata,
+        )
+    return StepResult("running", payload=call.payload, started_at=now, metadata=metadata)
+
+
+async def _execute(
+    walk: Walk, call: Call, op: str, begun: StepResult, before: StepResult | None, attempt: int
+) -> Outcome:
+    if walk.canceled:
+        return Outcome(replace(begun, status="canceled", ended_at=walk.journal.now()))
+    try:
+        context = _Context(walk, call, op, begun, before, attempt)
+        return await context.run()
+    except Exception as err:  # noqa: BLE001 - whatever user code raises fails the step, as data
+        return _failed(walk, call, begun, err)
+
+
+def _failed(walk: Walk, call: Call, begun: StepResult, err: BaseException) -> Outcome:
+    walk.env.logger.error("Step %r of workflow %r failed: %s", call.key, call.scope.workflow.id, err, exc_info=err)
+    record = replace(begun, status="failed", error=error_of(err), ended_at=walk.journal.now())
+    return Outcome(record, retriable=is_retriable(err))
+
+
+class _Context:
+    """One try of user code: builds its context, runs it, and turns what happened into an outcome."""
+
+    def __init__(
+        self, walk: Walk, call: Call, op: str, begun: StepResult, before: StepResult | None, attempt: int
+    ) -> None:
+        self.walk, self.call, self.op, self.begun, self.before = walk, call, op, begun, before
+        self.state_changes: dict[str, Any] = {}
+        self.writes = StreamWriter(walk, call.key, op, attempt)
+        self.context_before = walk.request_context.to_json()
+        self.request_context = RequestContext(walk.request_context)
+        self.attempt = attempt
+
+    async def run(self) -> Outcome:
+        """Run the step's code to its end, a suspension or an early end."""
+        facts = self._facts()
+        ctx: StepContext[Any] = StepContext(facts)
+        try:
+            output = await _call_user_code(self.call.step, ctx)
+            _refuse_open_calls(facts)
+            return await self._succeeded(output, facts)
+        except BaseException as err:
+            signal = _signal_in(err)
+            if signal is None:
+                raise
+            return await self._left(signal, facts)
+        finally:
+            await self.writes.flushed()
+
+    def _facts(self) -> ContextFacts:
+        walk, call, schemas = self.walk, self.call, self.call.step.schemas
+        resumed = self.begun.resumed_at is not None
+        resume_data = walk.leg.resume_data if resumed else None
+        state_schema = schemas.state or call.scope.workflow.schemas.state
+        return ContextFacts(
+            input_data=self._input(),
+            resume_data=parse(schemas.resume, resume_data, what="Invalid resume data") if resumed else None,
+            suspend_data=self._suspend_data(),
+            state=parse_leniently(state_schema, dict(walk.state)),
+            request_context=self.request_context,
+            writer=self.writes,
+            run_id=walk.run_id,
+            workflow_id=call.scope.workflow.id,
+            resource_id=walk.env.resource_id,
+            retry_count=self.attempt,
+            iteration_count=call.iteration,
+            abort_signal=walk.env.abort_signal,
+            logger=walk.env.logger,
+            engine=walk.env.engine,
+            idempotency_key=f"{walk.run_id}:{call.op}",
+            app=walk.env.app,
+            init_data=lambda: parse_leniently(call.scope.workflow.schemas.input, call.scope.input),
+            step_result=lambda id: walk.output_of(call.scope, id),
+            set_state=self._set_state,
+            may_leave=call.step.is_async,
+        )
+
+    def _input(self) -> Any:
+        if not self.call.parses_input:
+            return self.call.typed_input
+        schema = self.call.step.schemas.input
+        if not self.call.scope.workflow.options.validate_inputs:
+            return parse_leniently(schema, self.call.payload)
+        context_schema = self.call.step.schemas.request_context
+        parse(context_schema, self.context_before, what="Step request context validation failed")
+        return parse(schema, self.call.payload, what="Step input validation failed")
+
+    def _suspend_data(self) -> Any:
+        payload = self.before.suspend_payload if self.before else None
+        if isinstance(payload, Mapping):
+            payload = {k: v for k, v in payload.items() if k != "__workflow_meta"}  # pyright: ignore[reportUnknownVariableType] - JSON data
+        return None if payload is None else parse_leniently(self.call.step.schemas.suspend, payload)
+
+    def _set_state(self, state: Any) -> None:
+        changes = to_json(state)
+        parse(self.call.step.schemas.state, changes, what="Step state data validation failed")
+        self.state_changes = dict(changes)
+
+    async def _succeeded(self, output: Any, facts: ContextFacts) -> Outcome:
+        schema = self.call.step.schemas.output
+        plain = _json_output(self.call, output)
+        if schema is not None:
+            plain = to_json(schema.parse(plain, what=f"Step output validation failed for {self.call.step.id!r}"))
+        again = await self._decision(plain)
+        record = replace(self.begun, status="success", output=plain, ended_at=self.walk.journal.now())
+        return self._outcome(record, facts, again=again)
+
+    async def _decision(self, output: Any) -> bool | None:
+        if self.call.decide is None:
+            return None
+        decided = self.call.decide(output)
+        return bool(await decided if inspect.isawaitable(decided) else decided)
+
+    async def _left(self, signal: SuspendSignal | BailSignal, facts: ContextFacts) -> Outcome:
+        now = self.walk.journal.now()
+        if isinstance(signal, BailSignal):
+            output = _json_output(self.call, signal.result)
+            return self._outcome(replace(self.begun, status="success", output=output, ended_at=now), facts, bailed=True)
+        payload = to_json(signal.payload)
+        schema = self.call.step.schemas.suspend
+        try:
+            if schema is not None and payload is not None:
+                payload = to_json(schema.parse(payload, what="Step suspend data validation failed"))
+        except ValidationError as err:
+            return _failed(self.walk, self.call, self.begun, err)
+        record = replace(self.begun, status="suspended", suspend_payload=payload or {}, suspended_at=now)
+        return self._outcome(record, facts, labels=signal.labels)
+
+    def _outcome(
+        self,
+        record: StepResult,
+        facts: ContextFacts,
+        *,
+        labels: tuple[str, ...] = (),
+        bailed: bool = False,
+        again: bool | None = None,
+    ) -> Outcome:
+        after = self.request_context.to_json()
+        return Outcome(
+            record,
+            state=self.state_changes,
+            context_set={k: v for k, v in after.items() if self.context_before.get(k) != v},
+            context_deleted=tuple(k for k in self.context_before if k not in after),
+            labels=labels,
+            bailed=bailed,
+            aborted=bool(facts.aborted),
+            again=again,
+        )
+
+
+class StreamWriter:
+    """The `writer` of a context: events go out at once, in order, while the code runs."""
+
+    def __init__(self, walk: Walk, key: str, op: str, attempt: int) -> None:
+        self._walk, self._key, self._op, self._attempt = walk, key, op, attempt
+        self._count = 0
+        self._loop = asyncio.get_running_loop()
+        self._tail: asyncio.Future[None] | None = None
+
+    def write(self, value: Any) -> None:
+        """See Writer."""
+        self._emit(events.step_wrote(self._walk.run_id, self._key, to_json(value)))
+
+    def custom(self, event: Mapping[str, Any]) -> None:
+        """See Writer."""
+        given = to_json(event)
+        if not isinstance(given, dict) or not isinstance(given.get("type"), str):  # pyright: ignore[reportUnknownMemberType] - user data
+            raise FlowctlError(f"ctx.writer.custom takes an object with a 'type', got {event!r}.")
+        self._emit(WorkflowEvent(given["type"], given, self._walk.run_id, custom=True))  # pyright: ignore[reportUnknownArgumentType] - user data
+
+    async def flushed(self) -> None:
+        """Return once everything written so far is out."""
+        await asyncio.sleep(0)  # what was just written is appended by the loop
+        while (tail := self._tail) is not None:
+            self._tail = None
+            await tail
+
+    def _emit(self, event: WorkflowEvent) -> None:
+        self._count += 1
+        key = f"{self._op}:{self._attempt}:write:{self._count}"
+        self._loop.call_soon_threadsafe(self._append, key, event)
+
+    def _append(self, key: str, event: WorkflowEvent) -> None:
+        self._tail = asyncio.ensure_future(self._send(self._tail, key, event))
+
+    async def _send(self, before: asyncio.Future[None] | None, key: str, event: WorkflowEvent) -> None:
+        if before is not None:
+            await before
+        await self._walk.commit(events=[(key, event)])
+
+
+async def _call_user_code(step: Step[Any, Any], ctx: StepContext[Any]) -> Any:
+    if step.is_async:
+        return await step.execute(ctx)
+    output = await asyncio.to_thread(step.execute, ctx)
+    return await output if inspect.isawaitable(output) else output
+
+
+def _refuse_open_calls(facts: ContextFacts) -> None:
+    for name in facts.open_calls.values():
+        raise FlowctlError(f"ctx.{name}() was called but not awaited: write `await ctx.{name}(…)`.")
+
+
+def _signal_in(err: BaseException) -> SuspendSignal | BailSignal | None:
+    if isinstance(err, SuspendSignal | BailSignal):
+        return err
+    if isinstance(err, BaseExceptionGroup):
+        return next((found for inner in err.exceptions if (found := _signal_in(inner))), None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - exceptions of any kind
+    return None
+
+
+def _json_output(call: Call, output: Any) -> Any:
+    try:
+        return to_json(output)
+    except NotJSONError as err:
+        raise NotJSONError(f"The output of step {call.step.id!r} is no JSON data: {err}") from None

@@ -1,0 +1,166 @@
+"""The state of one leg of a run: what earlier operations came to, merged in order.
+
+Everything here is pure and may be replayed; `take` is the only way a finished operation changes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flowctl import graph
+from flowctl.events import WorkflowEvent
+from flowctl.execution.ops import DurableOps, Journal
+from flowctl.execution.outcome import Outcome
+from flowctl.execution.paths import label_target
+from flowctl.execution.plans import Leg
+from flowctl.request_context import RequestContext
+from flowctl.snapshot import RunStatus, Snapshot, StepResult
+from flowctl.step import AbortSignal, EngineInfo
+from flowctl.storage.base import RecordWrite
+
+if TYPE_CHECKING:
+    from flowctl.app import App
+    from flowctl.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What surrounds a leg and is no part of its replayed state."""
+
+    app: App | None
+    engine: EngineInfo
+    logger: logging.Logger
+    abort_signal: AbortSignal
+    resource_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One workflow being walked: the run's own (`prefix` "") or a nested one (`prefix` "outer/")."""
+
+    workflow: Workflow[Any, Any]
+    prefix: str
+    input: Any
+
+    def key(self, id: str) -> str:
+        """The record key of a step of this scope."""
+        return f"{self.prefix}{id}"
+
+
+@dataclass(slots=True)
+class Walk:
+    """One leg of a run, as far as it has come."""
+
+    leg: Leg
+    ops: DurableOps
+    journal: Journal
+    env: Environment
+    scope: Scope
+    records: dict[str, StepResult] = field(default_factory=lambda: {})
+    state: dict[str, Any] = field(default_factory=lambda: {})
+    request_context: RequestContext = field(default_factory=RequestContext)
+    positions: dict[str, Any] = field(default_factory=lambda: {})
+    labels: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
+    execution_path: list[str] = field(default_factory=lambda: [])
+    taken: set[str] = field(default_factory=lambda: set())
+    fresh: set[str] = field(default_factory=lambda: set())
+    canceled: bool = False
+
+    @classmethod
+    def of(cls, workflow: Workflow[Any, Any], leg: Leg, ops: DurableOps, journal: Journal, env: Environment) -> Walk:
+        """A leg at its beginning."""
+        stored = leg.snapshot
+        return cls(
+            leg=leg,
+            ops=ops,
+            journal=journal,
+            env=env,
+            scope=Scope(workflow, "", stored.input),
+            records=dict(stored.records),
+            state=dict(stored.state),
+            request_context=RequestContext(stored.request_context),
+            positions=dict(stored.positions),
+            labels=dict(stored.resume_labels),
+            execution_path=list(stored.step_execution_path),
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.leg.snapshot.run_id
+
+    def take(self, op: str, key: str, outcome: Outcome) -> None:
+        """Merge a finished operation, once."""
+        if op in self.taken:
+            return
+        self.taken.add(op)
+        self.records[key] = outcome.record
+        self.state.update(outcome.state)
+        for name, value in outcome.context_set.items():
+            self.request_context.set(name, value)
+        for name in outcome.context_deleted:
+            self.request_context.delete(name)
+        for label in outcome.labels:
+            self.labels[label] = label_target(key)
+        if outcome.aborted:
+            self.canceled = True
+
+    def begun(self, key: str) -> None:
+        """Note that a step of the run's own workflow began."""
+        if "/" not in key and "[" not in key and key not in self.execution_path:
+            self.execution_path.append(key)
+
+    def forget(self, prefix: str) -> None:
+        """Drop what an earlier iteration left of a nested workflow, so that it begins anew."""
+        self.records = {key: record for key, record in self.records.items() if not key.startswith(prefix)}
+        self.positions = {key: at for key, at in self.positions.items() if not key.startswith(prefix)}
+        self.fresh = {key for key in self.fresh if not key.startswith(prefix)}
+
+    def snapshot(self, status: RunStatus = "running") -> Snapshot:
+        """The run's header as it stands (records are committed one by one)."""
+        stored = self.leg.snapshot
+        return replace(
+            stored,
+            status=status,
+            records={},
+            state=dict(self.state),
+            request_context=self.request_context.to_json(),
+            active_paths=[self.positions.get("", 0)],
+            suspended_paths=self.suspended_paths(),
+            resume_labels=dict(self.labels),
+            step_execution_path=list(self.execution_path),
+            positions=dict(self.positions),
+            timestamp=self.journal.now(),
+        )
+
+    async def commit(
+        self,
+        *,
+        status: RunStatus = "running",
+        records: Mapping[str, RecordWrite] | None = None,
+        events: Sequence[tuple[str, WorkflowEvent]] = (),
+    ) -> None:
+        """Store an operation's changes; notices a cancellation."""
+        if not await self.journal.commit(self.snapshot(status), records=records or {}, events=events):
+            self.canceled = True
+            self.env.abort_signal.set()
+
+    def output_of(self, scope: Scope, id: str) -> Any:
+        """The output of a step that succeeded, or None."""
+        record = self.records.get(scope.key(id))
+        return record.output if record is not None and record.status == "success" else None
+
+    def suspended_paths(self) -> dict[str, list[int]]:
+        """Where each suspended step of the run's own workflow stands in the graph."""
+        paths: dict[str, list[int]] = {}
+        for index, node in enumerate(self.scope.workflow.nodes):
+            ids = graph.ids_of(node)
+            for child, id in enumerate(ids):
+                record = self.records.get(id)
+                if record is not None and record.status == "suspended":
+                    paths[id] = [index, child] if len(ids) > 1 else [index]
+        return paths
+
