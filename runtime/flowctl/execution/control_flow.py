@@ -51,7 +51,7 @@ class Place:
 
     def op(self, id: str) -> str:
         """The durable id of what happens here to this step: its path."""
-        return f"{self.scope.prefix}{self.index}.{id}"
+        return f"{self.scope.op_prefix}{self.index}.{id}"
 
 
 async def walk_nodes(walk: Walk, scope: Scope) -> Flow:
@@ -199,7 +199,7 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
         walk.forget(f"{call.key}/")
     started = await mark(walk, f"{call.op}.start", call.key, call.payload, partial(_nested_started, walk, call, before))
     walk.begun(call.key)
-    scope = Scope(workflow, f"{call.key}/", call.payload)
+    scope = Scope(workflow, f"{call.key}/", f"{call.op}/", call.payload)
     flow = await walk_nodes(walk, scope)
     return await mark(
         walk, f"{call.op}.end", call.key, call.payload, partial(_nested_ended, walk, call, started.record, flow)

@@ -59,6 +59,3 @@ class Journal(Protocol):
         """Store changes and wake those who watch; False when the run was canceled meanwhile."""
         ...
 
-    async def is_canceled(self) -> bool:
-        """Whether somebody canceled the run."""
-        ...

@@ -39,10 +39,14 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One workflow being walked: the run's own (`prefix` "") or a nested one (`prefix` "outer/")."""
+    """One workflow being walked: the run's own (`prefix` "") or a nested one (`prefix` "outer/").
+
+    `op_prefix` begins its durable ids; unlike `prefix` it differs from one loop iteration to the next.
+    """
 
     workflow: Workflow[Any, Any]
     prefix: str
+    op_prefix: str
     input: Any
 
     def key(self, id: str) -> str:
@@ -78,7 +82,7 @@ class Walk:
             ops=ops,
             journal=journal,
             env=env,
-            scope=Scope(workflow, "", stored.input),
+            scope=Scope(workflow, "", "", stored.input),
             records=dict(stored.records),
             state=dict(stored.state),
             request_context=RequestContext(stored.request_context),

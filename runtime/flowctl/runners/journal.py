@@ -1,0 +1,58 @@
+"""The journal of one leg: commits to storage and wakes those who follow the run."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flowctl.events import WorkflowEvent
+from flowctl.pubsub import Feed
+from flowctl.snapshot import Snapshot
+from flowctl.storage.base import Commit, RecordWrite, Storage
+
+
+def now_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class StoredJournal:
+    """See execution.ops.Journal."""
+
+    storage: Storage
+    feed: Feed
+    workflow_id: str
+    run_id: str
+    leg: int
+    repeats: bool = True
+
+    def now(self) -> int:
+        """See Journal."""
+        return now_ms()
+
+    def new_id(self) -> str:
+        """See Journal."""
+        return str(uuid.uuid4())
+
+    async def finished(self, op: str) -> Mapping[str, object] | None:
+        """See Journal; a runner that never repeats an operation saves the look-up."""
+        if not self.repeats:
+            return None
+        return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=self.leg, op=op)
+
+    async def commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        records: Mapping[str, RecordWrite],
+        events: Sequence[tuple[str, WorkflowEvent]],
+    ) -> bool:
+        """See Journal."""
+        commit = Commit(self.workflow_id, self.run_id, self.leg, now_ms(), snapshot, records, events)
+        stored = await self.storage.commit(commit)
+        if stored and events:
+            self.feed.wake(self.workflow_id, self.run_id)
+        return stored
