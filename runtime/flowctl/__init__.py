@@ -1,1 +1,65 @@
-""""""
+"""flowctl: durable workflows in typed Python."""
+
+from flowctl.app import App
+from flowctl.errors import (
+    AlreadyClaimedError,
+    AmbiguousStepError,
+    ConfigurationError,
+    DefinitionError,
+    EngineError,
+    FlowctlError,
+    NonRetriableError,
+    NotActiveError,
+    NotFoundError,
+    NotSuspendedError,
+    RunNotFoundError,
+    RunStateError,
+    StepNotFoundError,
+    StillRunningError,
+    StorageError,
+    ValidationError,
+    WorkflowNotFoundError,
+)
+from flowctl.events import WorkflowEvent
+from flowctl.request_context import RequestContext
+from flowctl.run import Run
+from flowctl.snapshot import RunResult, StepResult
+from flowctl.step import Step, StepContext, clone_step, create_step, step
+from flowctl.storage import SQLiteStorage
+from flowctl.workflow import Workflow, clone_workflow, create_workflow, init
+
+__all__ = [
+    "AlreadyClaimedError",
+    "AmbiguousStepError",
+    "App",
+    "ConfigurationError",
+    "DefinitionError",
+    "EngineError",
+    "FlowctlError",
+    "NonRetriableError",
+    "NotActiveError",
+    "NotFoundError",
+    "NotSuspendedError",
+    "RequestContext",
+    "Run",
+    "RunNotFoundError",
+    "RunResult",
+    "RunStateError",
+    "SQLiteStorage",
+    "Step",
+    "StepContext",
+    "StepNotFoundError",
+    "StepResult",
+    "StillRunningError",
+    "StorageError",
+    "ValidationError",
+    "Workflow",
+    "WorkflowEvent",
+    "WorkflowNotFoundError",
+    "clone_step",
+    "clone_workflow",
+    "create_step",
+    "create_workflow",
+    "init",
+    "step",
+]

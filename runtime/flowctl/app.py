@@ -1,0 +1,111 @@
+"""The app: workflows, functions, storage and engine under one roof."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowctl.errors import DefinitionError, WorkflowNotFoundError
+from flowctl.pubsub import Feed
+from flowctl.storage import SQLiteStorage, Storage
+from flowctl.workflow import Workflow
+
+if TYPE_CHECKING:
+    import inngest
+
+    from flowctl.runners.local import LocalRunner
+
+STOP_GRACE_SECONDS = 5.0
+
+
+class App:
+    """What a project serves: its workflows and functions, where runs are kept, which engine runs them.
+
+    Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflows: Sequence[Workflow[Any, Any]] = (),
+        functions: Sequence[inngest.Function[Any]] = (),
+        inngest: inngest.Inngest | None = None,
+        storage: Storage | None = None,
+        logger: logging.Logger | None = None,
+        engine: Literal["local", "inngest"] | None = None,
+    ) -> None:
+        self.functions = list(functions)
+        self.storage: Storage = storage or SQLiteStorage()
+        self.logger = logger or logging.getLogger("flowctl")
+        self.engine = engine
+        self.feed = Feed()
+        self.workflows: dict[str, Workflow[Any, Any]] = {}
+        for workflow in workflows:
+            self._register(workflow)
+        self.inngest = inngest or self._adopted_client()
+        self._runner: LocalRunner | None = None
+
+    @property
+    def local_runner(self) -> LocalRunner:
+        """The local engine of this app."""
+        if self._runner is None:
+            from flowctl.runners.local import LocalRunner  # the runner imports the execution: only runs need it
+
+            self._runner = LocalRunner(self)
+        return self._runner
+
+    def get_workflow(self, workflow_id: str) -> Workflow[Any, Any]:
+        """The workflow with that id; raises WorkflowNotFoundError naming those there are."""
+        if workflow_id not in self.workflows:
+            raise WorkflowNotFoundError(workflow_id, self.workflows)
+        return self.workflows[workflow_id]
+
+    def engine_for(self, workflow: Workflow[Any, Any]) -> Literal["local", "inngest"]:
+        """Which engine runs a workflow: the app's choice, else Inngest where there is a client."""
+        if self.engine is not None:
+            return self.engine
+        return "inngest" if workflow.client or self.inngest else "local"
+
+    async def opened(self) -> Storage:
+        """The storage, open."""
+        await self.storage.open()
+        return self.storage
+
+    async def start(self) -> None:
+        """Open the storage and take over local runs whose process is gone."""
+        from flowctl.run import take_over  # runs import the app: the cycle is cut here
+
+        await self.storage.open()
+        await take_over(self)
+
+    async def stop(self) -> None:
+        """Let running legs end (some seconds), then close the storage."""
+        if self._runner is not None:
+            await self._runner.stop(grace=STOP_GRACE_SECONDS)
+        await self.storage.close()
+
+    def _register(self, workflow: Workflow[Any, Any]) -> None:
+        if self.workflows.setdefault(workflow.id, workflow) is not workflow:
+            raise DefinitionError(f"The app has two workflows with the id {workflow.id!r}: rename one.")
+        if not workflow.committed:
+            workflow.commit()
+        workflow.app = self
+
+    def _adopted_client(self) -> inngest.Inngest | None:
+        clients = {id(w.client): w.client for w in self.workflows.values() if w.client is not None}
+        if len(clients) > 1:
+            raise DefinitionError(
+                "The app's workflows are bound to different Inngest clients: use one, or pass inngest= to App."
+            )
+        return next(iter(clients.values()), None)
+
+
+_default: list[App] = []
+
+
+def default_app() -> App:
+    """The app of workflows that are registered with none: default storage, local engine."""
+    if not _default:
+        _default.append(App(engine="local"))
+    return _default[0]

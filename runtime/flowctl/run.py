@@ -1,0 +1,355 @@
+"""The handle on one run: validate, claim in storage, hand the leg to a runner, read the result.
+
+Called by users and the server; calls `execution.plans` (pure), storage, and the runners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
+
+from flowctl.app import default_app
+from flowctl.errors import AlreadyClaimedError, EngineError, NotActiveError, RunNotFoundError, StillRunningError
+from flowctl.events import FINISH, WorkflowEvent, run_canceled
+from flowctl.execution.paths import leaf_paths
+from flowctl.execution.plans import Leg, plan_restart, plan_resume, plan_start
+from flowctl.request_context import RequestContext
+from flowctl.runners.journal import now_ms
+from flowctl.runners.local import is_lost
+from flowctl.schema import parse, parse_leniently, to_json
+from flowctl.snapshot import TERMINAL, RunResult, RunStatus, Snapshot, StoredRun
+from flowctl.step import Step
+from flowctl.storage.base import Claim, Storage
+
+if TYPE_CHECKING:
+    from flowctl.app import App
+    from flowctl.workflow import Workflow
+
+Out = TypeVar("Out", default=Any)
+_HIDDEN = frozenset({"workflow-step-finish"})
+_NEVER_STARTED: frozenset[RunStatus] = frozenset({"pending"})
+_SUSPENDED: frozenset[RunStatus] = frozenset({"suspended"})
+_ACTIVE: frozenset[RunStatus] = frozenset({"running", "waiting"})
+
+
+class Run(Generic[Out]):
+    """One run of a workflow. Made by `Workflow.create_run`; may be made again from its id."""
+
+    def __init__(self, workflow: Workflow[Any, Out], app: App, run_id: str, resource_id: str | None) -> None:
+        self.workflow, self.app, self.run_id, self.resource_id = workflow, app, run_id, resource_id
+
+    @property
+    def workflow_id(self) -> str:
+        """The workflow's id."""
+        return self.workflow.id
+
+    async def start(
+        self,
+        input_data: Any = None,
+        initial_state: Any = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
+        *,
+        per_step: bool = False,
+    ) -> RunResult[Out]:
+        """Run to the first stop and answer where it stands.
+
+        Raises ValidationError (nothing is started) and StillRunningError (the run was started before).
+        """
+        await (await self._begin(input_data, initial_state, request_context, per_step=per_step))
+        return await self._result()
+
+    async def start_async(
+        self,
+        input_data: Any = None,
+        initial_state: Any = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
+        *,
+        per_step: bool = False,
+    ) -> str:
+        """As `start`, but answers the run's id at once."""
+        await self._begin(input_data, initial_state, request_context, per_step=per_step)
+        return self.run_id
+
+    def stream(
+        self,
+        input_data: Any = None,
+        initial_state: Any = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
+        *,
+        per_step: bool = False,
+        close_on_suspend: bool = True,
+    ) -> RunStream[Out]:
+        """As `start`, as an async iterable of events."""
+
+        async def begin() -> None:
+            await self._begin(input_data, initial_state, request_context, per_step=per_step)
+
+        return RunStream(self, begin, close_on_suspend=close_on_suspend)
+
+    async def resume(
+        self,
+        step: Any = None,
+        resume_data: Any = None,
+        label: str | None = None,
+        for_each_index: int | None = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
+    ) -> RunResult[Out]:
+        """Go on with a suspended step and answer where the run stands then.
+
+        Raises NotSuspendedError, AmbiguousStepError, ValidationError (nothing is consumed) and
+        AlreadyClaimedError (another resume was first).
+        """
+        task = await self._resume(step, resume_data, label, for_each_index, request_context)
+        await task
+        return await self._result()
+
+    async def resume_async(
+        self,
+        step: Any = None,
+        resume_data: Any = None,
+        label: str | None = None,
+        for_each_index: int | None = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
+    ) -> str:
+        """As `resume`, but answers the run's id at once."""
+        await self._resume(step, resume_data, label, for_each_index, request_context)
+        return self.run_id
+
+    def resume_stream(
+        self,
+        step: Any = None,
+        resume_data: Any = None,
+        label: str | None = None,
+        for_each_index: int | None = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
+    ) -> RunStream[Out]:
+        """As `resume`, as an async iterable of this leg's events."""
+
+        async def begin() -> None:
+            await self._resume(step, resume_data, label, for_each_index, request_context)
+
+        return RunStream(self, begin, close_on_suspend=True)
+
+    async def restart(self) -> RunResult[Out]:
+        """Go on with a run whose process is gone; finished steps do not run again.
+
+        Raises NotActiveError for a run that is not running, StillRunningError while its process lives.
+        """
+        stored = await self._stored()
+        if stored.status not in _ACTIVE:
+            raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
+        held = {(p.workflow_id, p.run_id): p.lease_owner for p in await self._storage.active_local_runs(now_ms())}
+        owner = held.get((self.workflow_id, self.run_id))
+        if not is_lost(owner):
+            raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
+        await (await self._launch(plan_restart(stored.snapshot), expected=_ACTIVE))
+        return await self._result()
+
+    async def cancel(self) -> None:
+        """End the run as canceled; the step in flight sees `abort_signal`. A finished run stays as it is."""
+        await self._stored()
+        event = run_canceled(self.run_id)
+        if await self._storage.cancel(self.workflow_id, self.run_id, event=event, now=now_ms()):
+            self.app.local_runner.abort(self.workflow_id, self.run_id)
+            self.app.feed.wake(self.workflow_id, self.run_id)
+
+    def observe_stream(self) -> RunStream[Out]:
+        """All events of the run so far, then new ones, until it ends."""
+        return RunStream(self, None, close_on_suspend=False)
+
+    def watch(self, callback: Callable[[WorkflowEvent], Any]) -> Callable[[], None]:
+        """Call back with every event from now on; the answer stops it."""
+        task = asyncio.create_task(self._watch(callback))
+        return lambda: None if task.done() else task.get_loop().call_soon_threadsafe(task.cancel) and None
+
+    async def _watch(self, callback: Callable[[WorkflowEvent], Any]) -> None:
+        async for _, event in self.app.feed.follow(await self.app.opened(), self.workflow_id, self.run_id):
+            value = callback(event)
+            if isinstance(value, Awaitable):
+                await value
+
+    async def _begin(
+        self, input_data: Any, initial_state: Any, request_context: Any, *, per_step: bool
+    ) -> asyncio.Task[Any]:
+        snapshot = (await self._stored()).snapshot
+        begun = replace(
+            snapshot,
+            status="running",
+            input=self._valid(self.workflow.schemas.input, input_data, "Invalid input data"),
+            state=self._valid(self.workflow.schemas.state, initial_state or {}, "Invalid initial state"),
+            request_context=self._valid_context(request_context),
+        )
+        return await self._launch(plan_start(begun, per_step=per_step), expected=_NEVER_STARTED)
+
+    async def _resume(
+        self, step: Any, resume_data: Any, label: str | None, item: int | None, request_context: Any
+    ) -> asyncio.Task[Any]:
+        stored = await self._stored()
+        target = plan_resume(self.workflow, stored.snapshot, step=_path(step), label=label, item=item)
+        asked = self.workflow.step_named(target.paths[0])
+        data = to_json(resume_data)
+        if isinstance(asked, Step):
+            data = self._valid(asked.schemas.resume, data, "Invalid resume data")
+        context = stored.snapshot.request_context | RequestContext(request_context).to_json()
+        snapshot = replace(stored.snapshot, status="running", request_context=context)
+        leg = Leg("resume", snapshot, targets=target.paths, item=target.item, resume_data=data)
+        return await self._launch(leg, expected=_SUSPENDED)
+
+    async def _launch(self, leg: Leg, *, expected: frozenset[RunStatus]) -> asyncio.Task[Any]:
+        engine = self.app.engine_for(self.workflow)
+        if engine != "local":
+            raise EngineError(
+                f"Workflow {self.workflow_id!r} is bound to Inngest, which this version cannot drive yet: "
+                'give the app engine="local".'
+            )
+        runner = self.app.local_runner
+        claim = Claim(
+            self.workflow_id, self.run_id, expected, now_ms(), leg.snapshot, engine=engine, lease=runner.lease()
+        )
+        number = await self._storage.claim(claim)
+        if number is None:
+            status = (await self._stored()).status
+            if expected is _NEVER_STARTED:
+                raise StillRunningError(
+                    f"Run {self.run_id!r} was started before (it is {status}): create another run."
+                )
+            raise AlreadyClaimedError(f"Run {self.run_id!r} is {status}: another call was first.")
+        return runner.launch(self.workflow, leg, number=number, resource_id=self.resource_id)
+
+    def _valid(self, schema: Any, data: Any, what: str) -> Any:
+        plain = to_json(data)
+        return to_json(parse(schema, plain, what=what)) if self.workflow.options.validate_inputs else plain
+
+    def _valid_context(self, context: RequestContext | Mapping[str, Any] | None) -> dict[str, Any]:
+        values = RequestContext(context).to_json()
+        self._valid(self.workflow.schemas.request_context, values, "Invalid request context")
+        return values
+
+    @property
+    def _storage(self) -> Storage:
+        return self.app.storage
+
+    async def _stored(self) -> StoredRun:
+        stored = await self._storage.get_run(self.workflow_id, self.run_id)
+        if stored is None:
+            raise RunNotFoundError(self.workflow_id, self.run_id)
+        return stored
+
+    async def _result(self) -> RunResult[Out]:
+        return result_of(self.workflow, await self._stored())
+
+
+class RunStream(Generic[Out]):
+    """The events of a run as an async iterable; `result()` waits for the end, `status` says where it stands."""
+
+    def __init__(
+        self, run: Run[Out], begin: Callable[[], Awaitable[None]] | None, *, close_on_suspend: bool
+    ) -> None:
+        self._run, self._begin, self._close_on_suspend = run, begin, close_on_suspend
+        self._first: asyncio.Task[int] | None = None
+        self.status: RunStatus = "running"
+
+    async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
+        after = await self._started()
+        storage = self._run.app.storage
+        async for _, event in self._run.app.feed.follow(storage, self._run.workflow_id, self._run.run_id, after=after):
+            if event.type in _HIDDEN:
+                continue
+            yield event
+            if self._ends(event):
+                return
+
+    async def result(self) -> RunResult[Out]:
+        """Where the run stands at the end of the stream; raises what `start` or `resume` would."""
+        async for _ in self:
+            pass
+        return await self._run._result()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
+
+    async def _started(self) -> int:
+        if self._first is None:
+            self._first = asyncio.ensure_future(self._start())
+        return await asyncio.shield(self._first)
+
+    async def _start(self) -> int:
+        if self._begin is None:
+            await self._run.app.opened()
+            return 0
+        known = await self._run.app.storage.read_events(self._run.workflow_id, self._run.run_id)
+        await self._begin()
+        return known[-1][0] if known else 0
+
+    def _ends(self, event: WorkflowEvent) -> bool:
+        if event.type == "workflow-canceled":
+            self.status = "canceled"
+            return True
+        if event.type != FINISH:
+            return False
+        self.status = event.payload["workflowStatus"]
+        return self._close_on_suspend or self.status in TERMINAL
+
+
+async def create_run(workflow: Workflow[Any, Out], *, run_id: str | None, resource_id: str | None) -> Run[Out]:
+    """A run that is stored as pending, or the stored one with that id."""
+    app = workflow.app or default_app()
+    storage = await app.opened()
+    id = run_id or str(uuid.uuid4())
+    snapshot = Snapshot(id, serialized_step_graph=workflow.serialized_step_graph, timestamp=now_ms())
+    stored = await storage.create_run(workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=now_ms())
+    return Run(workflow, app, id, stored.resource_id)
+
+
+async def take_over(app: App) -> None:
+    """Go on with the app's local runs whose process is gone."""
+    for pointer in await app.storage.active_local_runs(now_ms()):
+        workflow = app.workflows.get(pointer.workflow_id)
+        if workflow is None or not is_lost(pointer.lease_owner):
+            continue
+        stored = await app.storage.get_run(pointer.workflow_id, pointer.run_id)
+        if stored is None:
+            continue
+        run: Run[Any] = Run(workflow, app, pointer.run_id, stored.resource_id)
+        try:
+            await run._launch(plan_restart(stored.snapshot), expected=_ACTIVE)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
+        except AlreadyClaimedError:
+            continue
+
+
+def result_of(workflow: Workflow[Any, Out], stored: StoredRun) -> RunResult[Out]:
+    """A stored run as the result that callers get."""
+    snapshot = stored.snapshot
+    suspended = leaf_paths(snapshot.records) if snapshot.status == "suspended" else []
+    steps = snapshot.steps
+    return RunResult(
+        status=snapshot.status,
+        run_id=stored.run_id,
+        workflow_id=workflow.id,
+        input=snapshot.input,
+        result=parse_leniently(workflow.schemas.output, snapshot.result) if snapshot.status == "success" else None,
+        error=snapshot.error,
+        steps=steps,
+        suspended=suspended,
+        suspend_payload={
+            id: _without_meta(steps[id].suspend_payload) for id in {path[0]: None for path in suspended} if id in steps
+        },
+        resume_labels=snapshot.resume_labels,
+        state=snapshot.state,
+        step_execution_path=snapshot.step_execution_path,
+        raw_result=snapshot.result,
+    )
+
+
+def _without_meta(payload: Any) -> Any:
+    if not isinstance(payload, dict):
+        return payload
+    return {k: v for k, v in payload.items() if k != "__workflow_meta"}  # pyright: ignore[reportUnknownVariableType] - JSON data
+
+
+def _path(step: Any) -> str | Sequence[str] | None:
+    if isinstance(step, list | tuple):
+        return [s if isinstance(s, str) else s.id for s in step]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - steps or ids
+    return step if step is None or isinstance(step, str) else step.id
