@@ -50,7 +50,7 @@ class App:
     def local_runner(self) -> LocalRunner:
         """The local engine of this app."""
         if self._runner is None:
-            from flowctl.runners.local import LocalRunner  # the runner imports the execution: only runs need it
+            from flowctl.runners.local import LocalRunner  # noqa: PLC0415 - only runs need the execution
 
             self._runner = LocalRunner(self)
         return self._runner
@@ -74,7 +74,7 @@ class App:
 
     async def start(self) -> None:
         """Open the storage and take over local runs whose process is gone."""
-        from flowctl.run import take_over  # runs import the app: the cycle is cut here
+        from flowctl.run import take_over  # noqa: PLC0415 - runs import the app: the cycle is cut here
 
         await self.storage.open()
         await take_over(self)
@@ -96,7 +96,7 @@ class App:
         clients = {id(w.client): w.client for w in self.workflows.values() if w.client is not None}
         if len(clients) > 1:
             raise DefinitionError(
-                "The app's workflows are bound to different Inngest clients: use one, or pass inngest= to App."
+                "The app's workflows are bound to different Inngest clients: use one or pass inngest= to App."
             )
         return next(iter(clients.values()), None)
 

@@ -77,7 +77,9 @@ def run_paused(run_id: str) -> WorkflowEvent:
 
 def step_started(run_id: str, key: str, record: StepResult, call_id: str) -> WorkflowEvent:
     """A step's code is about to run."""
-    shown = {name: value for name, value in record.to_json().items() if name not in {"output", "suspendPayload"}}
+    shown = {
+        name: value for name, value in record.to_json().items() if name not in {"output", "suspendPayload"}
+    }
     return WorkflowEvent("workflow-step-start", _named(key, shown, call_id), run_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -126,8 +127,6 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool | dict | list):
-        import json  # only templates that hold objects need it
-
         return json.dumps(value)
     return str(value)
 
@@ -146,7 +145,9 @@ def _check_placeholder(path: str) -> None:
         raise DefinitionError(f"Template placeholder ${{{path}}} is empty or whitespace-padded.")
     scope, _, rest = path.partition(".")
     if scope not in _SCOPES:
-        raise DefinitionError(f'Template placeholder ${{{path}}}: unknown namespace "{scope}"; use {", ".join(_SCOPES)}.')
+        raise DefinitionError(
+            f'Template placeholder ${{{path}}}: unknown namespace "{scope}"; use {", ".join(_SCOPES)}.'
+        )
     if scope == "stepResults" and not rest:
         raise DefinitionError(f"Template placeholder ${{{path}}}: write stepResults.<stepId>.")
 

@@ -60,7 +60,9 @@ class RequestContext:
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON data; a value without a JSON form is left out."""
-        return {key: json for key, value in self._values.items() if (json := _json_or_none(value)) is not None}
+        return {
+            key: json for key, value in self._values.items() if (json := _json_or_none(value)) is not None
+        }
 
 
 def _json_or_none(value: Any) -> Any:

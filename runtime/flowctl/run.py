@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic
 from typing_extensions import TypeVar
 
 from flowctl.app import default_app
-from flowctl.errors import AlreadyClaimedError, EngineError, NotActiveError, RunNotFoundError, StillRunningError
+from flowctl.errors import (
+    AlreadyClaimedError,
+    EngineError,
+    NotActiveError,
+    RunNotFoundError,
+    StillRunningError,
+)
 from flowctl.events import FINISH, WorkflowEvent, run_canceled
 from flowctl.execution.paths import leaf_paths
 from flowctl.execution.plans import Leg, plan_restart, plan_resume, plan_start
@@ -143,7 +149,9 @@ class Run(Generic[Out]):
         stored = await self._stored()
         if stored.status not in _ACTIVE:
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
-        held = {(p.workflow_id, p.run_id): p.lease_owner for p in await self._storage.active_local_runs(now_ms())}
+        held = {
+            (p.workflow_id, p.run_id): p.lease_owner for p in await self._storage.active_local_runs(now_ms())
+        }
         owner = held.get((self.workflow_id, self.run_id))
         if not is_lost(owner):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
@@ -209,7 +217,13 @@ class Run(Generic[Out]):
             )
         runner = self.app.local_runner
         claim = Claim(
-            self.workflow_id, self.run_id, expected, now_ms(), leg.snapshot, engine=engine, lease=runner.lease()
+            self.workflow_id,
+            self.run_id,
+            expected,
+            now_ms(),
+            leg.snapshot,
+            engine=engine,
+            lease=runner.lease(),
         )
         number = await self._storage.claim(claim)
         if number is None:
@@ -245,7 +259,7 @@ class Run(Generic[Out]):
 
 
 class RunStream(Generic[Out]):
-    """The events of a run as an async iterable; `result()` waits for the end, `status` says where it stands."""
+    """A run's events as an async iterable; `result()` waits for the end, `status` says where it stands."""
 
     def __init__(
         self, run: Run[Out], begin: Callable[[], Awaitable[None]] | None, *, close_on_suspend: bool
@@ -257,7 +271,9 @@ class RunStream(Generic[Out]):
     async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
         after = await self._started()
         storage = self._run.app.storage
-        async for _, event in self._run.app.feed.follow(storage, self._run.workflow_id, self._run.run_id, after=after):
+        async for _, event in self._run.app.feed.follow(
+            storage, self._run.workflow_id, self._run.run_id, after=after
+        ):
             if event.type in _HIDDEN:
                 continue
             yield event
@@ -293,13 +309,17 @@ class RunStream(Generic[Out]):
         return self._close_on_suspend or self.status in TERMINAL
 
 
-async def create_run(workflow: Workflow[Any, Out], *, run_id: str | None, resource_id: str | None) -> Run[Out]:
+async def create_run(
+    workflow: Workflow[Any, Out], *, run_id: str | None, resource_id: str | None
+) -> Run[Out]:
     """A run that is stored as pending, or the stored one with that id."""
     app = workflow.app or default_app()
     storage = await app.opened()
     id = run_id or str(uuid.uuid4())
     snapshot = Snapshot(id, serialized_step_graph=workflow.serialized_step_graph, timestamp=now_ms())
-    stored = await storage.create_run(workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=now_ms())
+    stored = await storage.create_run(
+        workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=now_ms()
+    )
     return Run(workflow, app, id, stored.resource_id)
 
 
@@ -329,12 +349,16 @@ def result_of(workflow: Workflow[Any, Out], stored: StoredRun) -> RunResult[Out]
         run_id=stored.run_id,
         workflow_id=workflow.id,
         input=snapshot.input,
-        result=parse_leniently(workflow.schemas.output, snapshot.result) if snapshot.status == "success" else None,
+        result=parse_leniently(workflow.schemas.output, snapshot.result)
+        if snapshot.status == "success"
+        else None,
         error=snapshot.error,
         steps=steps,
         suspended=suspended,
         suspend_payload={
-            id: _without_meta(steps[id].suspend_payload) for id in {path[0]: None for path in suspended} if id in steps
+            id: _without_meta(steps[id].suspend_payload)
+            for id in {path[0]: None for path in suspended}
+            if id in steps
         },
         resume_labels=snapshot.resume_labels,
         state=snapshot.state,

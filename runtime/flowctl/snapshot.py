@@ -13,9 +13,7 @@ from typing_extensions import TypeVar
 
 Out = TypeVar("Out", default=Any)
 
-StepStatus = Literal[
-    "running", "success", "failed", "suspended", "waiting", "paused", "skipped", "canceled"
-]
+StepStatus = Literal["running", "success", "failed", "suspended", "waiting", "paused", "skipped", "canceled"]
 RunStatus = Literal["pending", "running", "waiting", "suspended", "success", "failed", "canceled", "paused"]
 
 TERMINAL: frozenset[str] = frozenset({"success", "failed", "canceled"})
@@ -35,7 +33,7 @@ class RunError:
     message: str
     stack: str | None = None
     cause: RunError | None = None
-    attributes: Mapping[str, Any] = field(default_factory=lambda: {})
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __getattr__(self, name: str) -> Any:
         attributes: Mapping[str, Any] = object.__getattribute__(self, "attributes")
@@ -110,15 +108,15 @@ class Snapshot:
     run_id: str
     status: RunStatus = "pending"
     input: Any = None
-    records: dict[str, StepResult] = field(default_factory=lambda: {})
-    state: dict[str, Any] = field(default_factory=lambda: {})
-    request_context: dict[str, Any] = field(default_factory=lambda: {})
-    active_paths: list[int] = field(default_factory=lambda: [])
-    suspended_paths: dict[str, list[int]] = field(default_factory=lambda: {})
-    resume_labels: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
-    step_execution_path: list[str] = field(default_factory=lambda: [])
-    positions: dict[str, Any] = field(default_factory=lambda: {})
-    serialized_step_graph: list[dict[str, Any]] = field(default_factory=lambda: [])
+    records: dict[str, StepResult] = field(default_factory=dict[str, StepResult])
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+    request_context: dict[str, Any] = field(default_factory=dict[str, Any])
+    active_paths: list[int] = field(default_factory=list[int])
+    suspended_paths: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    resume_labels: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    step_execution_path: list[str] = field(default_factory=list[str])
+    positions: dict[str, Any] = field(default_factory=dict[str, Any])
+    serialized_step_graph: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     result: Any = None
     error: RunError | None = None
     timestamp: int = 0

@@ -186,7 +186,8 @@ class StepContext(Generic[In, Resume, State, Suspend]):
     def _check_async(self, name: str) -> None:
         if not self._facts.may_leave:
             raise FlowctlError(
-                f"ctx.{name}() works only in a step that is an `async def`: make it one and `await ctx.{name}(…)`."
+                f"ctx.{name}() works only in a step that is an `async def`: "
+                f"make it one and `await ctx.{name}(…)`."
             )
 
 
@@ -214,8 +215,8 @@ class ContextFacts:
     step_result: Callable[[str], Any]
     set_state: Callable[[Any], None]
     may_leave: bool
-    aborted: list[bool] = field(default_factory=lambda: [])
-    open_calls: dict[int, str] = field(default_factory=lambda: {})
+    aborted: list[bool] = field(default_factory=list[bool])
+    open_calls: dict[int, str] = field(default_factory=dict[int, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,9 @@ class Step(Generic[In, Out]):
 def create_step(
     *,
     id: str,
-    execute: Callable[[StepContext[In, Resume, State, Suspend]], Awaitable[Out | dict[str, Any]] | Out | dict[str, Any]],
+    execute: Callable[
+        [StepContext[In, Resume, State, Suspend]], Awaitable[Out | dict[str, Any]] | Out | dict[str, Any]
+    ],
     input_schema: type[In] | Any = None,
     output_schema: type[Out] | Any = None,
     resume_schema: type[Resume] | Any = None,
@@ -304,9 +307,7 @@ def clone_step(step: Step[In, Out], *, id: str) -> Step[In, Out]:
 
 
 @overload
-def step(
-    function: Callable[[StepContext[In, Any, Any, Any]], Awaitable[Out]], /
-) -> Step[In, Out]: ...
+def step(function: Callable[[StepContext[In, Any, Any, Any]], Awaitable[Out]], /) -> Step[In, Out]: ...
 @overload
 def step(function: Callable[[In, StepContext[Any, Any, Any, Any]], Awaitable[Out]], /) -> Step[In, Out]: ...
 @overload
@@ -344,7 +345,9 @@ class StepDecorator(Protocol):
     """What `@step(…)` with options returns."""
 
     @overload
-    def __call__(self, function: Callable[[StepContext[In, Any, Any, Any]], Awaitable[Out]], /) -> Step[In, Out]: ...
+    def __call__(
+        self, function: Callable[[StepContext[In, Any, Any, Any]], Awaitable[Out]], /
+    ) -> Step[In, Out]: ...
     @overload
     def __call__(
         self, function: Callable[[In, StepContext[Any, Any, Any, Any]], Awaitable[Out]], /
@@ -354,14 +357,18 @@ class StepDecorator(Protocol):
     @overload
     def __call__(self, function: Callable[[StepContext[In, Any, Any, Any]], Out], /) -> Step[In, Out]: ...
     @overload
-    def __call__(self, function: Callable[[In, StepContext[Any, Any, Any, Any]], Out], /) -> Step[In, Out]: ...
+    def __call__(
+        self, function: Callable[[In, StepContext[Any, Any, Any, Any]], Out], /
+    ) -> Step[In, Out]: ...
     @overload
     def __call__(self, function: Callable[[In], Out], /) -> Step[In, Out]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         """Turn the function into a step."""
 
 
-def _from_function(function: Callable[..., Any], /, *, id: str | None = None, **options: Any) -> Step[Any, Any]:
+def _from_function(
+    function: Callable[..., Any], /, *, id: str | None = None, **options: Any
+) -> Step[Any, Any]:
     signature = _read_signature(function)
     given = {"input_schema": signature.input, "output_schema": signature.output} | signature.context_schemas
     given |= {key: value for key, value in options.items() if value is not None}
@@ -417,8 +424,8 @@ def _read_signature(function: Callable[..., Any]) -> _Signature:
     data_names = [n for n in names if n != context_name]
     if len(data_names) > 1:
         raise DefinitionError(
-            f"Step {function.__name__!r} takes {', '.join(data_names)}: a step takes one parameter for its data "
-            "and one for its context (annotated StepContext[…] or named ctx)."
+            f"Step {function.__name__!r} takes {', '.join(data_names)}: a step takes one parameter "
+            "for its data and one for its context (annotated StepContext[…] or named ctx)."
         )
     data_name = data_names[0] if data_names else None
     context_types = _context_types(hints.get(context_name)) if context_name else {}
@@ -426,7 +433,11 @@ def _read_signature(function: Callable[..., Any]) -> _Signature:
     context_types.pop("input_schema", None)
     output = hints.get("return")
     return _Signature(
-        data_name, context_name, _known(input_type), None if output is NoReturn else _known(output), context_types
+        data_name,
+        context_name,
+        _known(input_type),
+        None if output is NoReturn else _known(output),
+        context_types,
     )
 
 
@@ -435,7 +446,7 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function, include_extras=True)
     except NameError as err:
         raise DefinitionError(
-            f"Step {getattr(function, '__name__', function)!r}: the annotation {err.name!r} cannot be resolved; "
+            f"Step {getattr(function, '__name__', function)!r}: the annotation {err.name!r} is unknown; "
             "define the type at module level, or pass the schemas to create_step."
         ) from err
 
@@ -451,7 +462,11 @@ def _context_types(annotation: Any) -> dict[str, Any]:
 
 
 def _known(type_: Any) -> Any:
-    return None if type_ in {Any, None, type(None), inspect.Parameter.empty} or isinstance(type_, TypeVar) else type_
+    return (
+        None
+        if type_ in {Any, None, type(None), inspect.Parameter.empty} or isinstance(type_, TypeVar)
+        else type_
+    )
 
 
 def _check_id(kind: str, id: str) -> None:
@@ -462,4 +477,5 @@ def _check_id(kind: str, id: str) -> None:
 def _is_async(function: Callable[..., Any]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - asks about the method, not callability
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - the method is wanted, not whether there is one
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)

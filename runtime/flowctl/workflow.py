@@ -50,7 +50,7 @@ class Options:
     on_start: Callable[..., Any] | None = None
     on_finish: Callable[..., Any] | None = None
     on_error: Callable[..., Any] | None = None
-    flow_control: Mapping[str, Any] = field(default_factory=lambda: {})
+    flow_control: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cron: tuple[str, ...] = ()
     cron_input: Any = None
 
@@ -103,19 +103,23 @@ class Workflow(Generic[In, Out]):
             raise DefinitionError(f"Workflow {self.id!r}: parallel needs at least one step.")
         return self._add(graph.ParallelNode(tuple(_checked(step) for step in steps)))
 
-    def branch(
-        self, arms: Sequence[tuple[Condition[Any], Step[Any, Any] | Workflow[Any, Any]]]
-    ) -> Self:
+    def branch(self, arms: Sequence[tuple[Condition[Any], Step[Any, Any] | Workflow[Any, Any]]]) -> Self:
         """Run every arm whose condition is true; the output is a dict by step id of those that ran."""
         if not arms:
             raise DefinitionError(f"Workflow {self.id!r}: branch needs at least one (condition, step) pair.")
-        return self._add(graph.ConditionalNode(tuple((condition, _checked(step)) for condition, step in arms)))
+        return self._add(
+            graph.ConditionalNode(tuple((condition, _checked(step)) for condition, step in arms))
+        )
 
-    def dowhile(self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]) -> Self:
+    def dowhile(
+        self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]
+    ) -> Self:
         """Run a step, and again while the condition holds for its output."""
         return self._add(graph.LoopNode(_checked(step), condition, "dowhile"))
 
-    def dountil(self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]) -> Self:
+    def dountil(
+        self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]
+    ) -> Self:
         """Run a step, and again until the condition holds for its output."""
         return self._add(graph.LoopNode(_checked(step), condition, "dountil"))
 
@@ -125,7 +129,9 @@ class Workflow(Generic[In, Out]):
             raise DefinitionError(f"Workflow {self.id!r}: foreach concurrency must be 1 or more.")
         return self._add(graph.ForeachNode(_checked(step), concurrency))
 
-    def map(self, source: Callable[[StepContext[Any]], Any] | Mapping[str, Any], *, id: str | None = None) -> Self:
+    def map(
+        self, source: Callable[[StepContext[Any]], Any] | Mapping[str, Any], *, id: str | None = None
+    ) -> Self:
         """Shape the data for the next step: by a function of the context, or key by key."""
         taken = {known for node in self.nodes for known in graph.ids_of(node)}
         ordinal = sum(isinstance(node, graph.StepNode) and node.map_config is not None for node in self.nodes)
@@ -150,8 +156,8 @@ class Workflow(Generic[In, Out]):
         """Close the graph: from here on the workflow can run."""
         if not self.nodes:
             raise DefinitionError(
-                "Execution flow of workflow is not defined. Add steps to the workflow via .then(), .branch(), etc. "
-                f"(workflow {self.id!r})"
+                "Execution flow of workflow is not defined. Add steps to the workflow via .then(), .branch(), "
+                f"etc. (workflow {self.id!r})"
             )
         self._check_ids()
         self.committed = True
@@ -159,13 +165,14 @@ class Workflow(Generic[In, Out]):
 
     async def create_run(self, run_id: str | None = None, resource_id: str | None = None) -> Run[Out]:
         """A handle on a new run, or on a stored one when its id is given."""
-        from flowctl.run import create_run  # run needs Workflow: the cycle is cut here
+        from flowctl.run import create_run  # noqa: PLC0415 - run needs Workflow: the cycle is cut here
 
         if not self.nodes:
             self.commit()
         if not self.committed:
             raise DefinitionError(
-                f"Workflow {self.id!r}: Uncommitted step flow changes detected. Call .commit() to register the steps."
+                f"Workflow {self.id!r}: Uncommitted step flow changes detected. "
+                "Call .commit() to register the steps."
             )
         return await create_run(self, run_id=run_id, resource_id=resource_id)
 
@@ -173,7 +180,9 @@ class Workflow(Generic[In, Out]):
         """Stored runs, newest first: `status, resource_id, from_date, to_date, page, per_page`."""
         return await (await self._home().opened()).list_runs(self.id, **filters)
 
-    async def get_workflow_run_by_id(self, run_id: str, *, with_nested_workflows: bool = True) -> StoredRun | None:
+    async def get_workflow_run_by_id(
+        self, run_id: str, *, with_nested_workflows: bool = True
+    ) -> StoredRun | None:
         """One stored run, or None; records of nested workflows are named `outer.inner`."""
         run = await (await self._home().opened()).get_run(self.id, run_id)
         if run is not None:
@@ -192,10 +201,12 @@ class Workflow(Generic[In, Out]):
         inner = self.steps.get(head)
         if rest and isinstance(inner, Workflow):
             return inner.step_named(rest)
-        raise StepNotFoundError(f"Workflow {self.id!r} has no step {path!r}. There is: {', '.join(self.steps)}.")
+        raise StepNotFoundError(
+            f"Workflow {self.id!r} has no step {path!r}. There is: {', '.join(self.steps)}."
+        )
 
     def _home(self) -> App:
-        from flowctl.app import default_app  # the app imports workflows: the cycle is cut here
+        from flowctl.app import default_app  # noqa: PLC0415 - the app imports workflows: the cycle is cut here
 
         return self.app or default_app()
 
@@ -308,7 +319,12 @@ class Factory:
     client: inngest.Inngest
 
     def create_workflow(
-        self, *, id: str, input_schema: type[In] | Any = None, output_schema: type[Out] | Any = None, **options: Any
+        self,
+        *,
+        id: str,
+        input_schema: type[In] | Any = None,
+        output_schema: type[Out] | Any = None,
+        **options: Any,
     ) -> Workflow[In, Out]:
         """As `flowctl.create_workflow`; the workflow runs on Inngest."""
         return create_workflow(
@@ -328,7 +344,11 @@ def init(client: inngest.Inngest) -> Factory:
 def _checked(step: Any) -> Any:
     if isinstance(step, Step | Workflow):
         return step  # pyright: ignore[reportUnknownVariableType] - narrowed to the unparametrised classes
-    made = "a function: decorate it with @step or pass it to create_step" if inspect.isfunction(step) else repr(step)
+    made = (
+        "a function: decorate it with @step or pass it to create_step"
+        if inspect.isfunction(step)
+        else repr(step)
+    )
     raise DefinitionError(f"Expected a Step or a Workflow, got {made}.")
 
 

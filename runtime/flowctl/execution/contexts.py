@@ -42,7 +42,7 @@ def condition(walk: Walk, scope: Scope, typed: Any, *, iteration: int = 0) -> St
 class _Silent:
     """A writer for places that have no stream of their own."""
 
-    def write(self, value: Any) -> None:
+    def write(self, value: Any) -> None:  # noqa: ARG002 - the protocol passes a value
         raise FlowctlError("ctx.writer works in steps only, not in conditions and dynamic values.")
 
     def custom(self, event: Any) -> None:

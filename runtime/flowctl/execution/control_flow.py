@@ -105,7 +105,11 @@ def recorded_output(walk: Walk, scope: Scope, node: Node, before: Any) -> Any:
     """What a finished node gave, read from its records."""
     if isinstance(node, ParallelNode | ConditionalNode):
         ran = {id: walk.records.get(scope.key(id)) for id in ids_of(node)}
-        return {id: record.output for id, record in ran.items() if record is not None and record.status == "success"}
+        return {
+            id: record.output
+            for id, record in ran.items()
+            if record is not None and record.status == "success"
+        }
     if isinstance(node, SleepNode | SleepUntilNode):
         return before
     return walk.output_of(scope, ids_of(node)[0])
@@ -197,12 +201,18 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
     continues = before is not None and before.status in {"suspended", "running"} and walk.leg.kind != "start"
     if not continues:
         walk.forget(f"{call.key}/")
-    started = await mark(walk, f"{call.op}.start", call.key, call.payload, partial(_nested_started, walk, call, before))
+    started = await mark(
+        walk, f"{call.op}.start", call.key, call.payload, partial(_nested_started, walk, call, before)
+    )
     walk.begun(call.key)
     scope = Scope(workflow, f"{call.key}/", f"{call.op}/", call.payload)
     flow = await walk_nodes(walk, scope)
     return await mark(
-        walk, f"{call.op}.end", call.key, call.payload, partial(_nested_ended, walk, call, started.record, flow)
+        walk,
+        f"{call.op}.end",
+        call.key,
+        call.payload,
+        partial(_nested_ended, walk, call, started.record, flow),
     )
 
 
@@ -211,7 +221,9 @@ async def _nested_started(walk: Walk, call: Call, before: StepResult | None, now
     record = StepResult("running", payload=call.payload, started_at=now, metadata=metadata)
     if before is not None and before.status == "suspended":
         record = replace(record, started_at=before.started_at, resumed_at=now)
-    emitted = [events.step_started(walk.run_id, call.key, record, walk.journal.new_id())] if call.announced else []
+    emitted = (
+        [events.step_started(walk.run_id, call.key, record, walk.journal.new_id())] if call.announced else []
+    )
     return record, emitted, None
 
 
@@ -226,12 +238,16 @@ async def _nested_ended(walk: Walk, call: Call, begun: StepResult, flow: Flow, n
         case "failed":
             record = replace(begun, status="failed", error=flow.error, ended_at=now)
         case "suspended":
-            record = replace(begun, status="suspended", suspended_at=now, suspend_payload=_inner_payload(walk, call))
+            record = replace(
+                begun, status="suspended", suspended_at=now, suspend_payload=_inner_payload(walk, call)
+            )
         case "paused":
             record = replace(begun, status="paused")
         case _:
             record = replace(begun, status="canceled", ended_at=now)
-    emitted: Sequence[WorkflowEvent] = events.step_ended(walk.run_id, call.key, record) if call.announced else []
+    emitted: Sequence[WorkflowEvent] = (
+        events.step_ended(walk.run_id, call.key, record) if call.announced else []
+    )
     if call.on_end is not None:
         emitted = call.on_end(Outcome(record))
     return record, emitted, again
@@ -379,12 +395,20 @@ async def _foreach_started(walk: Walk, key: str, data: Any, now: int) -> Marked:
 
 def _item_ended(walk: Walk, key: str, total: int, index: int, outcome: Outcome) -> Sequence[WorkflowEvent]:
     done = sum(
-        walk.records[item].status == "success" for i in range(total) if (item := f"{key}[{i}]") in walk.records
+        walk.records[item].status == "success"
+        for i in range(total)
+        if (item := f"{key}[{i}]") in walk.records
     )
     record = outcome.record
     return [
         events.step_progressed(
-            walk.run_id, key, completed=done, total=total, index=index, status=record.status, output=record.output
+            walk.run_id,
+            key,
+            completed=done,
+            total=total,
+            index=index,
+            status=record.status,
+            output=record.output,
         )
     ]
 
@@ -409,7 +433,9 @@ async def _foreach_ended(walk: Walk, key: str, begun: StepResult, flow: Flow, no
         case "failed":
             record = replace(begun, status="failed", error=flow.error, ended_at=now)
         case "suspended":
-            record = replace(begun, status="suspended", suspended_at=now, suspend_payload=_item_payload(walk, key))
+            record = replace(
+                begun, status="suspended", suspended_at=now, suspend_payload=_item_payload(walk, key)
+            )
         case _:
             record = replace(begun, status="canceled", ended_at=now)
     return record, events.step_ended(walk.run_id, key, record), None
@@ -426,7 +452,9 @@ async def _sleep(walk: Walk, place: Place, node: SleepNode | SleepUntilNode) -> 
     key, op = place.scope.key(node.id), place.op(node.id)
     record = walk.records.get(key)
     if record is None or record.status != "waiting" or walk.leg.kind == "start":
-        begun = await mark(walk, f"{op}.wait", key, place.data, partial(_sleep_started, walk, place, node, key))
+        begun = await mark(
+            walk, f"{op}.wait", key, place.data, partial(_sleep_started, walk, place, node, key)
+        )
         record = begun.record
     walk.begun(key)
     if record.status == "failed":
@@ -436,7 +464,9 @@ async def _sleep(walk: Walk, place: Place, node: SleepNode | SleepUntilNode) -> 
     return Flow("next", place.data)
 
 
-async def _sleep_started(walk: Walk, place: Place, node: SleepNode | SleepUntilNode, key: str, now: int) -> Marked:
+async def _sleep_started(
+    walk: Walk, place: Place, node: SleepNode | SleepUntilNode, key: str, now: int
+) -> Marked:
     record = StepResult("waiting", payload=place.data, started_at=now)
     try:
         until = await _wake_time(walk, place, node, now)

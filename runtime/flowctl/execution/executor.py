@@ -60,7 +60,10 @@ def _status(walk: Walk, flow: Flow) -> RunStatus:
 
 async def _call_back(walk: Walk, status: RunStatus, result: Any, error: RunError | None) -> None:
     options = walk.scope.workflow.options
-    wanted = [options.on_finish if status != "paused" else None, options.on_error if status == "failed" else None]
+    wanted = [
+        options.on_finish if status != "paused" else None,
+        options.on_error if status == "failed" else None,
+    ]
     for callback in wanted:
         if callback is None:
             continue
@@ -108,4 +111,3 @@ def _info(walk: Walk, status: RunStatus, result: Any, error: RunError | None) ->
         app=walk.env.app,
         get_init_data=lambda: parse_leniently(workflow.schemas.input, walk.scope.input),
     )
-

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from flowctl.storage.base import RecordWrite
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import Snapshot
+from flowctl.storage.base import RecordWrite
 
 Memo = dict[str, Any]
 
@@ -29,7 +29,9 @@ class DurableOps(Protocol):
         """Go on at that time (epoch ms)."""
         ...
 
-    async def gather(self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None) -> list[Any]:
+    async def gather(
+        self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None
+    ) -> list[Any]:
         """Run branches at once, at most `limit` at a time; their values in order."""
         ...
 
@@ -58,4 +60,3 @@ class Journal(Protocol):
     ) -> bool:
         """Store changes and wake those who watch; False when the run was canceled meanwhile."""
         ...
-

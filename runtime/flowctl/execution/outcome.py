@@ -19,8 +19,8 @@ class Outcome:
     """The end of one try of a step: its record and what it changed beside it."""
 
     record: StepResult
-    state: Mapping[str, Any] = field(default_factory=lambda: {})
-    context_set: Mapping[str, Any] = field(default_factory=lambda: {})
+    state: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    context_set: Mapping[str, Any] = field(default_factory=dict[str, Any])
     context_deleted: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     bailed: bool = False

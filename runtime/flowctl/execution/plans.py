@@ -88,7 +88,8 @@ def plan_resume(
     """Which suspended steps a resume means; raises NotSuspendedError or AmbiguousStepError."""
     if snapshot.status != "suspended":
         raise NotSuspendedError(
-            f"This workflow run was not suspended: run {snapshot.run_id!r} of {workflow.id!r} is {snapshot.status}."
+            f"This workflow run was not suspended: run {snapshot.run_id!r} of {workflow.id!r} "
+            f"is {snapshot.status}."
         )
     open_paths = [".".join(path) for path in leaf_paths(snapshot.records)]
     labeled = snapshot.resume_labels.get(label) if label else None
@@ -112,6 +113,7 @@ def _only(paths: Sequence[str]) -> str:
     if len(paths) > 1:
         listed = ", ".join(f"[{path}]" for path in paths)
         raise AmbiguousStepError(
-            f'Multiple suspended steps found: {listed}. Please specify which step to resume using the "step" parameter.'
+            f"Multiple suspended steps found: {listed}. "
+            'Please specify which step to resume using the "step" parameter.'
         )
     return paths[0]

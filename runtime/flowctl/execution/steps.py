@@ -78,7 +78,7 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     started = [(f"{op}:start", events.step_started(walk.run_id, call.key, begun, call_id))]
     first = call.announced and not attempt
     await walk.commit(records={call.key: RecordWrite(begun)}, events=started if first else ())
-    outcome = await _execute(walk, call, op, begun, before, attempt)
+    outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
     walk.take(op, call.key, outcome)
     ended = _ending(walk, call, outcome, call_id) if _is_last(call, outcome, attempt) else []
     memo = outcome.to_memo()
@@ -141,19 +141,21 @@ def _begun(walk: Walk, call: Call, before: StepResult | None) -> StepResult:
 
 
 async def _execute(
-    walk: Walk, call: Call, op: str, begun: StepResult, before: StepResult | None, attempt: int
+    walk: Walk, call: Call, op: str, *, begun: StepResult, before: StepResult | None, attempt: int
 ) -> Outcome:
     if walk.canceled:
         return Outcome(replace(begun, status="canceled", ended_at=walk.journal.now()))
     try:
-        context = _Context(walk, call, op, begun, before, attempt)
+        context = _Context(walk, call, op, begun=begun, before=before, attempt=attempt)
         return await context.run()
     except Exception as err:  # noqa: BLE001 - whatever user code raises fails the step, as data
         return _failed(walk, call, begun, err)
 
 
 def _failed(walk: Walk, call: Call, begun: StepResult, err: BaseException) -> Outcome:
-    walk.env.logger.error("Step %r of workflow %r failed: %s", call.key, call.scope.workflow.id, err, exc_info=err)
+    walk.env.logger.error(
+        "Step %r of workflow %r failed: %s", call.key, call.scope.workflow.id, err, exc_info=err
+    )
     record = replace(begun, status="failed", error=error_of(err), ended_at=walk.journal.now())
     return Outcome(record, retriable=is_retriable(err))
 
@@ -162,7 +164,7 @@ class _Context:
     """One try of user code: builds its context, runs it, and turns what happened into an outcome."""
 
     def __init__(
-        self, walk: Walk, call: Call, op: str, begun: StepResult, before: StepResult | None, attempt: int
+        self, walk: Walk, call: Call, op: str, *, begun: StepResult, before: StepResult | None, attempt: int
     ) -> None:
         self.walk, self.call, self.op, self.begun, self.before = walk, call, op, begun, before
         self.state_changes: dict[str, Any] = {}
@@ -240,7 +242,9 @@ class _Context:
         schema = self.call.step.schemas.output
         plain = _json_output(self.call, output)
         if schema is not None:
-            plain = to_json(schema.parse(plain, what=f"Step output validation failed for {self.call.step.id!r}"))
+            plain = to_json(
+                schema.parse(plain, what=f"Step output validation failed for {self.call.step.id!r}")
+            )
         again = await self._decision(plain)
         record = replace(self.begun, status="success", output=plain, ended_at=self.walk.journal.now())
         return self._outcome(record, facts, again=again)
@@ -255,7 +259,9 @@ class _Context:
         now = self.walk.journal.now()
         if isinstance(signal, BailSignal):
             output = _json_output(self.call, signal.result)
-            return self._outcome(replace(self.begun, status="success", output=output, ended_at=now), facts, bailed=True)
+            return self._outcome(
+                replace(self.begun, status="success", output=output, ended_at=now), facts, bailed=True
+            )
         payload = to_json(signal.payload)
         schema = self.call.step.schemas.suspend
         try:

@@ -63,18 +63,20 @@ class Walk:
     journal: Journal
     env: Environment
     scope: Scope
-    records: dict[str, StepResult] = field(default_factory=lambda: {})
-    state: dict[str, Any] = field(default_factory=lambda: {})
+    records: dict[str, StepResult] = field(default_factory=dict[str, StepResult])
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
     request_context: RequestContext = field(default_factory=RequestContext)
-    positions: dict[str, Any] = field(default_factory=lambda: {})
-    labels: dict[str, dict[str, Any]] = field(default_factory=lambda: {})
-    execution_path: list[str] = field(default_factory=lambda: [])
-    taken: set[str] = field(default_factory=lambda: set())
-    fresh: set[str] = field(default_factory=lambda: set())
+    positions: dict[str, Any] = field(default_factory=dict[str, Any])
+    labels: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    execution_path: list[str] = field(default_factory=list[str])
+    taken: set[str] = field(default_factory=set[str])
+    fresh: set[str] = field(default_factory=set[str])
     canceled: bool = False
 
     @classmethod
-    def of(cls, workflow: Workflow[Any, Any], leg: Leg, ops: DurableOps, journal: Journal, env: Environment) -> Walk:
+    def of(
+        cls, workflow: Workflow[Any, Any], leg: Leg, ops: DurableOps, journal: Journal, env: Environment
+    ) -> Walk:
         """A leg at its beginning."""
         stored = leg.snapshot
         return cls(
@@ -167,4 +169,3 @@ class Walk:
                 if record is not None and record.status == "suspended":
                     paths[id] = [index, child] if len(ids) > 1 else [index]
         return paths
-

@@ -1,1 +1,1 @@
-""""""
+"""What drives a leg: in this process, or on Inngest."""

@@ -43,10 +43,12 @@ class LocalOps:
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps."""
         del op
-        while (left := until - self.now()) > 0:
+        while (left := until - self.now()) > 0:  # noqa: ASYNC110 - waits for a time, not for another task
             await asyncio.sleep(left / 1000)
 
-    async def gather(self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None) -> list[Any]:
+    async def gather(
+        self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None
+    ) -> list[Any]:
         """See DurableOps."""
         waiting = iter(enumerate(thunks))
         values: list[Any] = [None] * len(thunks)
@@ -67,7 +69,9 @@ class LocalRunner:
 
     app: App
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
-    _tasks: dict[tuple[str, str], tuple[asyncio.Task[Any], AbortSignal]] = field(default_factory=lambda: {})
+    _tasks: dict[tuple[str, str], tuple[asyncio.Task[Any], AbortSignal]] = field(
+        default_factory=dict[tuple[str, str], tuple[asyncio.Task[Any], AbortSignal]]
+    )
     _heart: asyncio.Task[None] | None = None
 
     def lease(self) -> Lease:

@@ -40,7 +40,7 @@ class Commit:
     leg: int
     now: int
     snapshot: Snapshot
-    records: Mapping[str, RecordWrite] = field(default_factory=lambda: {})
+    records: Mapping[str, RecordWrite] = field(default_factory=dict[str, RecordWrite])
     events: Sequence[tuple[str, WorkflowEvent]] = ()
 
 
@@ -85,17 +85,22 @@ class Storage(Protocol):
         ...
 
     async def claim(self, claim: Claim) -> int | None:
-        """Compare-and-set the status to running and begin the next leg: its number, or None when another was first."""
+        """Compare-and-set the status to running and begin the next leg.
+
+        Answers the leg's number, or None when another was first.
+        """
         ...
 
     async def commit(self, commit: Commit) -> bool:
-        """Apply one operation's changes; False, with nothing written, when the run was canceled or the leg is over.
+        """Apply one operation's changes; False, with nothing written, when the run has ended or moved on.
 
         Events whose key is stored already are left out, so an operation may be committed twice.
         """
         ...
 
-    async def finished_memo(self, workflow_id: str, run_id: str, *, leg: int, op: str) -> Mapping[str, Any] | None:
+    async def finished_memo(
+        self, workflow_id: str, run_id: str, *, leg: int, op: str
+    ) -> Mapping[str, Any] | None:
         """What that operation of that leg came to, if its end was committed."""
         ...
 
@@ -103,7 +108,9 @@ class Storage(Protocol):
         """Set the run canceled unless it has ended; whether it did."""
         ...
 
-    async def save_snapshot(self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot) -> None:
+    async def save_snapshot(
+        self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot
+    ) -> None:
         """Replace everything stored of a run by this snapshot."""
         ...
 

@@ -100,14 +100,22 @@ class SQLiteStorage:
         def work(db: sqlite3.Connection) -> bool:
             run = (commit.workflow_id, commit.run_id)
             changed = db.execute(
-                sql.UPDATE_RUN, (commit.snapshot.status, commit.now, _header(commit.snapshot), *run, commit.leg)
+                sql.UPDATE_RUN,
+                (commit.snapshot.status, commit.now, _header(commit.snapshot), *run, commit.leg),
             )
             if changed.rowcount == 0:
                 return False
             db.executemany(
                 sql.PUT_RECORD,
                 [
-                    (*run, key, _dump(write.record.to_json()), commit.leg, write.op, _dump_or_none(write.memo))
+                    (
+                        *run,
+                        key,
+                        _dump(write.record.to_json()),
+                        commit.leg,
+                        write.op,
+                        _dump_or_none(write.memo),
+                    )
                     for key, write in commit.records.items()
                 ],
             )
@@ -119,7 +127,9 @@ class SQLiteStorage:
 
         return await self._do(work)
 
-    async def finished_memo(self, workflow_id: str, run_id: str, *, leg: int, op: str) -> Mapping[str, Any] | None:
+    async def finished_memo(
+        self, workflow_id: str, run_id: str, *, leg: int, op: str
+    ) -> Mapping[str, Any] | None:
         """See Storage."""
 
         def work(db: sqlite3.Connection) -> Any:
@@ -139,9 +149,13 @@ class SQLiteStorage:
 
         return await self._do(work)
 
-    async def save_snapshot(self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot) -> None:
+    async def save_snapshot(
+        self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot
+    ) -> None:
         """See Storage."""
-        given = snapshot if isinstance(snapshot, Snapshot) else Snapshot.from_json({"runId": run_id, **snapshot})
+        given = (
+            snapshot if isinstance(snapshot, Snapshot) else Snapshot.from_json({"runId": run_id, **snapshot})
+        )
         now = given.timestamp or int(datetime.now(UTC).timestamp() * 1000)
 
         def work(db: sqlite3.Connection) -> None:
@@ -311,4 +325,6 @@ def _millis(date: datetime | None) -> int | None:
 
 
 def _iso(millis: int) -> str:
-    return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

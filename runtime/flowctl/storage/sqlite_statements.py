@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-MIGRATIONS = (
+MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE runs (
         workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, resource_id TEXT, status TEXT NOT NULL,
@@ -33,8 +33,8 @@ INSERT_RUN = """
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 CLAIM_RUN = """
-    UPDATE runs SET status = 'running', updated_at = ?, header = ?, leg = leg + 1, engine = ?, lease_owner = ?,
-        lease_until = ?
+    UPDATE runs SET status = 'running', updated_at = ?, header = ?, leg = leg + 1,
+        engine = ?, lease_owner = ?, lease_until = ?
     WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) RETURNING leg
 """
 UPDATE_RUN = """
