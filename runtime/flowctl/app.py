@@ -65,7 +65,9 @@ class App:
         """Which engine runs a workflow: the app's choice, else Inngest where there is a client."""
         if self.engine is not None:
             return self.engine
-        return "inngest" if workflow.client or self.inngest else "local"
+        if workflow.client is not None or self.inngest is not None:
+            return "inngest"
+        return "local"
 
     async def opened(self) -> Storage:
         """The storage, open."""

@@ -78,7 +78,7 @@ async def _resolve(ctx: StepContext[Any], spec: Mapping[str, Any]) -> Any:
 
 def _from_step(ctx: StepContext[Any], spec: Mapping[str, Any]) -> Any:
     steps = spec["step"] if isinstance(spec["step"], list | tuple) else [spec["step"]]
-    ids: list[str] = [step if isinstance(step, str) else step.id for step in steps]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - a step or its id
+    ids: list[str] = [step if isinstance(step, str) else step.id for step in steps]
     for id in ids:
         output = ctx.get_step_result(id)
         if output is not None:
@@ -91,13 +91,13 @@ def _descend(value: Any, path: str, where: str) -> Any:
         return value
     for part in path.split("."):
         if isinstance(value, list) and part.isdigit():
-            items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON data
+            items: list[Any] = value
             value = items[int(part)] if int(part) < len(items) else None
         elif isinstance(value, Mapping):
-            value = value.get(part)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - JSON data
+            value = value.get(part)
         else:
             raise ValueError(f"Invalid path {path} in {where}")
-    return value  # pyright: ignore[reportUnknownVariableType] - JSON data
+    return value
 
 
 def _scoped(ctx: StepContext[Any], path: str) -> Any:
@@ -133,10 +133,10 @@ def _text(value: Any) -> str:
 
 def _check(key: str, spec: Any) -> None:
     forms = {"value", "fn", "template", "request_context_path", "init_data", "step"}
-    if not isinstance(spec, Mapping) or not forms & set(spec):  # pyright: ignore[reportUnknownArgumentType] - user data
+    if not isinstance(spec, Mapping) or not forms & set(spec):
         raise DefinitionError(f".map key {key!r} needs one of {', '.join(sorted(forms))}; got {spec!r}.")
     if "template" in spec:
-        for found in _PLACEHOLDER.finditer(spec["template"]):  # pyright: ignore[reportUnknownArgumentType] - user data
+        for found in _PLACEHOLDER.finditer(spec["template"]):
             _check_placeholder(found[1])
 
 
@@ -154,7 +154,7 @@ def _check_placeholder(path: str) -> None:
 
 def _shown(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_shown(v) for v in value]  # pyright: ignore[reportUnknownVariableType] - user data
+        return [_shown(v) for v in value]
     if callable(value):
         return graph.source_of(value)
     return getattr(value, "id", value)

@@ -370,10 +370,10 @@ def result_of(workflow: Workflow[Any, Out], stored: StoredRun) -> RunResult[Out]
 def _without_meta(payload: Any) -> Any:
     if not isinstance(payload, dict):
         return payload
-    return {k: v for k, v in payload.items() if k != "__workflow_meta"}  # pyright: ignore[reportUnknownVariableType] - JSON data
+    return {k: v for k, v in payload.items() if k != "__workflow_meta"}
 
 
 def _path(step: Any) -> str | Sequence[str] | None:
     if isinstance(step, list | tuple):
-        return [s if isinstance(s, str) else s.id for s in step]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - steps or ids
+        return [s if isinstance(s, str) else s.id for s in step]
     return step if step is None or isinstance(step, str) else step.id

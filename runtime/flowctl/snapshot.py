@@ -58,7 +58,7 @@ class RunError:
             name=str(data.get("name", "Error")),
             message=str(data.get("message", "")),
             stack=data.get("stack"),
-            cause=cls.from_json(cause) if isinstance(cause, Mapping) else None,  # pyright: ignore[reportUnknownArgumentType] - JSON data
+            cause=cls.from_json(cause) if isinstance(cause, Mapping) else None,
             attributes={key: value for key, value in data.items() if key not in known},
         )
 

@@ -156,8 +156,8 @@ class Workflow(Generic[In, Out]):
         """Close the graph: from here on the workflow can run."""
         if not self.nodes:
             raise DefinitionError(
-                "Execution flow of workflow is not defined. Add steps to the workflow via .then(), .branch(), "
-                f"etc. (workflow {self.id!r})"
+                "Execution flow of workflow is not defined. Add steps to the workflow via .then(), "
+                f".branch(), etc. (workflow {self.id!r})"
             )
         self._check_ids()
         self.committed = True
@@ -343,7 +343,7 @@ def init(client: inngest.Inngest) -> Factory:
 
 def _checked(step: Any) -> Any:
     if isinstance(step, Step | Workflow):
-        return step  # pyright: ignore[reportUnknownVariableType] - narrowed to the unparametrised classes
+        return step
     made = (
         "a function: decorate it with @step or pass it to create_step"
         if inspect.isfunction(step)

@@ -355,7 +355,7 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     walk.begun(key)
     if not isinstance(place.data, list):
         return flow_of(begun)
-    items: list[Any] = place.data  # pyright: ignore[reportUnknownVariableType] - JSON data
+    items: list[Any] = place.data
     stopped: list[int] = []
 
     async def one(index: int) -> Outcome | None:

@@ -55,7 +55,7 @@ def _status(walk: Walk, flow: Flow) -> RunStatus:
     if walk.canceled or flow.kind == "canceled":
         return "canceled"
     names: dict[str, RunStatus] = {"next": "success", "bailed": "success"}
-    return names.get(flow.kind, flow.kind)  # pyright: ignore[reportArgumentType, reportReturnType] - the other kinds are statuses
+    return names.get(flow.kind, flow.kind)  # pyright: ignore[reportReturnType] - the other kinds are statuses
 
 
 async def _call_back(walk: Walk, status: RunStatus, result: Any, error: RunError | None) -> None:

@@ -230,7 +230,7 @@ class _Context:
     def _suspend_data(self) -> Any:
         payload = self.before.suspend_payload if self.before else None
         if isinstance(payload, Mapping):
-            payload = {k: v for k, v in payload.items() if k != "__workflow_meta"}  # pyright: ignore[reportUnknownVariableType] - JSON data
+            payload = {k: v for k, v in payload.items() if k != "__workflow_meta"}
         return None if payload is None else parse_leniently(self.call.step.schemas.suspend, payload)
 
     def _set_state(self, state: Any) -> None:
@@ -310,9 +310,9 @@ class StreamWriter:
     def custom(self, event: Mapping[str, Any]) -> None:
         """See Writer."""
         given = to_json(event)
-        if not isinstance(given, dict) or not isinstance(given.get("type"), str):  # pyright: ignore[reportUnknownMemberType] - user data
+        if not isinstance(given, dict) or not isinstance(given.get("type"), str):
             raise FlowctlError(f"ctx.writer.custom takes an object with a 'type', got {event!r}.")
-        self._emit(WorkflowEvent(given["type"], given, self._walk.run_id, custom=True))  # pyright: ignore[reportUnknownArgumentType] - user data
+        self._emit(WorkflowEvent(given["type"], given, self._walk.run_id, custom=True))
 
     async def flushed(self) -> None:
         """Return once everything written so far is out."""
@@ -351,7 +351,7 @@ def _signal_in(err: BaseException) -> SuspendSignal | BailSignal | None:
     if isinstance(err, SuspendSignal | BailSignal):
         return err
     if isinstance(err, BaseExceptionGroup):
-        return next((found for inner in err.exceptions if (found := _signal_in(inner))), None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - exceptions of any kind
+        return next((found for inner in err.exceptions if (found := _signal_in(inner))), None)
     return None
 
 
