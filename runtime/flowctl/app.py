@@ -38,7 +38,7 @@ class App:
         self.functions = list(functions)
         self.storage: Storage = storage or SQLiteStorage()
         self.logger = logger or logging.getLogger("flowctl")
-        self.engine = engine
+        self.engine: Literal["local", "inngest"] | None = engine
         self.feed = Feed()
         self.workflows: dict[str, Workflow[Any, Any]] = {}
         for workflow in workflows:

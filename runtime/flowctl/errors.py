@@ -103,7 +103,6 @@ class ValidationError(FlowctlError):
         self.issues: list[Issue] = list(issues)
         lines = "".join(f"\n- {f'{i.path}: ' if i.path else ''}{i.message}" for i in self.issues)
         super().__init__(f"{what}: {lines}")
-        self.__cause__ = SchemaIssues(self.issues)
 
 
 class NotFoundError(FlowctlError):

@@ -12,7 +12,7 @@ import pydantic
 import pydantic_core
 from typing_extensions import TypeVar
 
-from flowctl.errors import Issue, ValidationError
+from flowctl.errors import Issue, SchemaIssues, ValidationError
 
 T = TypeVar("T", default=Any)
 
@@ -56,7 +56,8 @@ class Schema(Generic[T]):
         try:
             return self._adapter.validate_python(data)
         except pydantic.ValidationError as err:
-            raise ValidationError(what, issues_of(err)) from None
+            issues = issues_of(err)
+            raise ValidationError(what, issues) from SchemaIssues(issues)
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema of the accepted input; `{}` (anything) for types that have none."""

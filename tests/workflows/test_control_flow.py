@@ -203,7 +203,7 @@ async def test_a_nested_workflow_in_a_loop_runs_its_steps_anew_each_time(registe
     inner = counter("inner", output_schema=Counter).then(increment).then(double).commit()
     outer = counter("outer").dountil(inner, lambda ctx: ctx.get_step_result("inner")["value"] > 20)
     register(outer)
-    assert (await run(outer, {"value": 1})).status == "failed"
+    assert (await run(outer, {"value": 1})).raw_result == {"value": 22}
     again = counter("again").dountil(inner, lambda ctx: ctx.iteration_count == 3)
     register(again)
     assert (await run(again, {"value": 1})).raw_result == {"value": 22}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,12 @@ from typing import Any
 import pytest
 
 from flowctl import (
-    App, NotActiveError, RunNotFoundError, SQLiteStorage, StepContext, create_step, create_workflow, step,
+    NotActiveError,
+    RunNotFoundError,
+    StepContext,
+    create_step,
+    create_workflow,
+    step,
 )  # fmt: skip
 
 
@@ -191,7 +195,8 @@ def named(id):
         return id
     return create_step(id=id, execute=work)
 
-workflow = create_workflow(id="w").then(named("a")).sleep(1).then(named("b")).then(named("c")).then(named("d"))
+workflow = create_workflow(id="w").then(named("a")).sleep(1)
+workflow.then(named("b")).then(named("c")).then(named("d"))
 app = App(workflows=[workflow], storage=SQLiteStorage(log.with_suffix(".db")), engine="local")
 
 async def main():
@@ -217,4 +222,4 @@ def test_an_app_that_starts_takes_over_a_run_whose_process_was_killed(tmp_path: 
     )
     assert log.read_text().split() == ["a", "b", "c", "c", "d"]
     assert again.stdout.decode().split()[-1] == "workflow-finish"
-    assert os.path.exists(log.with_suffix(".db"))
+    assert log.with_suffix(".db").exists()

@@ -10,7 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from flowctl import (
-    NonRetriableError, StepContext, StillRunningError, create_step, create_workflow, step,
+    NonRetriableError,
+    StepContext,
+    StillRunningError,
+    create_step,
+    create_workflow,
+    step,
 )  # fmt: skip
 
 
@@ -195,7 +200,7 @@ async def test_a_suspend_inside_a_task_group_suspends_the_step(register) -> None
     @step
     async def grouped(data: Any, ctx: StepContext) -> str:
         async with asyncio.TaskGroup() as group:
-            group.create_task(ctx.suspend({"why": "ask"}))  # pyright: ignore
+            group.create_task(ctx.suspend({"why": "ask"}))
         return "unreachable"
 
     workflow = create_workflow(id="w").then(grouped)

@@ -10,8 +10,17 @@ import pytest
 from pydantic import BaseModel
 
 from flowctl import (
-    AlreadyClaimedError, AmbiguousStepError, App, NotSuspendedError, SQLiteStorage, StepContext, ValidationError,
-    clone_step, create_step, create_workflow, step,
+    AlreadyClaimedError,
+    AmbiguousStepError,
+    App,
+    NotSuspendedError,
+    SQLiteStorage,
+    StepContext,
+    ValidationError,
+    clone_step,
+    create_step,
+    create_workflow,
+    step,
 )  # fmt: skip
 
 
@@ -76,7 +85,10 @@ async def test_a_run_that_has_ended_cannot_be_resumed(register) -> None:
 
 
 async def test_parallel_waits_for_each_of_its_suspended_steps(register) -> None:
-    other = clone_step(approve, id="other")
+    async def ask_too(ctx: StepContext[str, Answer]) -> str:
+        return "yes" if ctx.resume_data else await ctx.suspend(resume_label="ask-other")
+
+    other = create_step(id="other", resume_schema=Answer, execute=ask_too)
     workflow = create_workflow(id="w").parallel([approve, upper, other])
     register(workflow)
     run = await workflow.create_run()
@@ -85,6 +97,8 @@ async def test_parallel_waits_for_each_of_its_suspended_steps(register) -> None:
         await run.resume(resume_data={"approved": True})
     result = await run.resume("other", {"approved": True})
     assert (result.status, result.suspended) == ("suspended", [["approve"]])
+    with pytest.raises(NotSuspendedError, match=r"Available labels: \[ask-post\]"):
+        await run.resume(label="ask-other", resume_data={"approved": True})
     result = await run.resume(label="ask-post", resume_data={"approved": False})
     assert result.raw_result["approve"].startswith("post: False")
     assert result.raw_result["upper"] == "POST"

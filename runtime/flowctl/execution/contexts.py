@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flowctl.errors import FlowctlError
@@ -11,8 +13,13 @@ from flowctl.schema import parse_leniently
 from flowctl.step import ContextFacts, StepContext
 
 
-def condition(walk: Walk, scope: Scope, typed: Any, *, iteration: int = 0) -> StepContext[Any]:
-    """A context whose `input_data` is the typed output before (or of the loop's step)."""
+def condition(
+    walk: Walk, scope: Scope, typed: Any, *, iteration: int = 0, own: Mapping[str, Any] = MappingProxyType({})
+) -> StepContext[Any]:
+    """A context whose `input_data` is the typed output before (or of the loop's step).
+
+    `own` is the output by id of a step that has just ended, whose record is not committed yet.
+    """
     return StepContext(
         ContextFacts(
             input_data=typed,
@@ -32,7 +39,7 @@ def condition(walk: Walk, scope: Scope, typed: Any, *, iteration: int = 0) -> St
             idempotency_key=walk.run_id,
             app=walk.env.app,
             init_data=lambda: parse_leniently(scope.workflow.schemas.input, scope.input),
-            step_result=lambda id: walk.output_of(scope, id),
+            step_result=lambda id: own[id] if id in own else walk.output_of(scope, id),
             set_state=_refuse_state,
             may_leave=False,
         )

@@ -341,7 +341,10 @@ def _loop_position(walk: Walk, key: str, data: Any) -> tuple[int, Any, bool]:
 
 def _decide(walk: Walk, scope: Scope, node: LoopNode, iteration: int, output: Any) -> Any:
     typed = parse_leniently(node.step.schemas.output, output)
-    return _repeats(node, node.condition(contexts.condition(walk, scope, typed, iteration=iteration)))
+    own = {node.step.id: output}
+    return _repeats(
+        node, node.condition(contexts.condition(walk, scope, typed, iteration=iteration, own=own))
+    )
 
 
 async def _repeats(node: LoopNode, holds: Any) -> bool:

@@ -92,9 +92,8 @@ def plan_resume(
             f"is {snapshot.status}."
         )
     open_paths = [".".join(path) for path in leaf_paths(snapshot.records)]
-    labeled = snapshot.resume_labels.get(label) if label else None
-    if labeled is not None:
-        return ResumeTarget((labeled["stepId"],), labeled.get("foreachIndex", item))
+    if label is not None:
+        return _labeled(snapshot, label, open_paths, item)
     if step is None:
         return ResumeTarget((_only(open_paths),), item)
     wanted = step if isinstance(step, str) else ".".join(step)
@@ -105,6 +104,16 @@ def plan_resume(
             f"Available suspended steps: [{', '.join(open_paths)}]"
         )
     return ResumeTarget((_only(chosen),), item)
+
+
+def _labeled(snapshot: Snapshot, label: str, open_paths: Sequence[str], item: int | None) -> ResumeTarget:
+    named = snapshot.resume_labels.get(label)
+    if named is None or named["stepId"] not in open_paths:
+        waiting = sorted(name for name, at in snapshot.resume_labels.items() if at["stepId"] in open_paths)
+        raise NotSuspendedError(
+            f"A step labeled {label!r} was not suspended. Available labels: [{', '.join(waiting)}]"
+        )
+    return ResumeTarget((named["stepId"],), named.get("foreachIndex", item))
 
 
 def _only(paths: Sequence[str]) -> str:
