@@ -233,6 +233,7 @@ class StoredRun:
     created_at: str
     updated_at: str
     snapshot: Snapshot
+    leg: int = 0
 
     @property
     def status(self) -> RunStatus:

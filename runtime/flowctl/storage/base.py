@@ -46,7 +46,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The start of a leg: only one caller may move the run from `expected` to running."""
+    """The start of a leg: only one caller may move the run from `expected` to running.
+
+    `dispatch` is what has to be sent for the leg to begin; it is stored with the claim until it was sent.
+    """
 
     workflow_id: str
     run_id: str
@@ -55,6 +58,17 @@ class Claim:
     snapshot: Snapshot
     engine: str
     lease: Lease | None = None
+    dispatch: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A leg that was claimed and whose event was not, as far as is known, accepted by the engine yet."""
+
+    workflow_id: str
+    run_id: str
+    leg: int
+    body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,14 @@ class Storage(Protocol):
         self, workflow_id: str, run_id: str, *, after: int = 0
     ) -> list[tuple[int, WorkflowEvent]]:
         """The run's events with their sequence numbers, those after a number only."""
+        ...
+
+    async def undelivered(self) -> list[Dispatch]:
+        """Legs whose event has still to be sent, oldest first."""
+        ...
+
+    async def delivered(self, dispatch: Dispatch) -> None:
+        """Forget the event of a leg: the engine has it."""
         ...
 
     async def renew_leases(self, owner: str, *, until: int) -> None:

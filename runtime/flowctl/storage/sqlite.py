@@ -18,7 +18,7 @@ from flowctl.errors import StorageError
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
 from flowctl.storage import sqlite_statements as sql
-from flowctl.storage.base import Claim, Commit, RunPointer
+from flowctl.storage.base import Claim, Commit, Dispatch, RunPointer
 
 T = TypeVar("T")
 BUSY_TIMEOUT_MS = 10_000
@@ -90,7 +90,12 @@ class SQLiteStorage:
                     *claim.expected,
                 ),
             ).fetchone()
-            return row[0] if row else None
+            if row is None:
+                return None
+            if claim.dispatch is not None:
+                run = (claim.workflow_id, claim.run_id)
+                db.execute(sql.PUT_DISPATCH, (*run, row[0], _dump(claim.dispatch)))
+            return row[0]
 
         return await self._do(work)
 
@@ -218,6 +223,7 @@ class SQLiteStorage:
         def work(db: sqlite3.Connection) -> bool:
             db.execute(sql.DELETE_RECORDS, (workflow_id, run_id))
             db.execute(sql.DELETE_EVENTS, (workflow_id, run_id))
+            db.execute(sql.DELETE_DISPATCHES, (workflow_id, run_id))
             return db.execute(sql.DELETE_RUN, (workflow_id, run_id)).rowcount > 0
 
         return await self._do(work)
@@ -232,6 +238,20 @@ class SQLiteStorage:
             return [(seq, WorkflowEvent.from_json(orjson.loads(body))) for seq, body in rows]
 
         return await self._do(work)
+
+    async def undelivered(self) -> list[Dispatch]:
+        """See Storage."""
+
+        def work(db: sqlite3.Connection) -> list[Dispatch]:
+            rows = db.execute(sql.READ_DISPATCHES).fetchall()
+            return [Dispatch(w, r, leg, orjson.loads(body)) for w, r, leg, body in rows]
+
+        return await self._do(work)
+
+    async def delivered(self, dispatch: Dispatch) -> None:
+        """See Storage."""
+        row = (dispatch.workflow_id, dispatch.run_id, dispatch.leg)
+        await self._do(lambda db: db.execute(sql.DELETE_DISPATCH, row) and None)
 
     async def renew_leases(self, owner: str, *, until: int) -> None:
         """See Storage."""
@@ -301,11 +321,11 @@ def _read_run(db: sqlite3.Connection, workflow_id: str, run_id: str) -> StoredRu
 
 
 def _run_of(db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredRun:
-    workflow_id, run_id, resource_id, status, created_at, updated_at, header = row
+    workflow_id, run_id, resource_id, status, created_at, updated_at, leg, header = row
     snapshot = Snapshot.from_json({**orjson.loads(header), "runId": run_id, "status": status})
     records = db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall()
     snapshot.records = {key: StepResult.from_json(orjson.loads(body)) for key, body in records}
-    return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot)
+    return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot, leg)
 
 
 def _header(snapshot: Snapshot) -> bytes:

@@ -25,6 +25,10 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (workflow_id, run_id, key)
     );
     CREATE INDEX events_by_run ON events (workflow_id, run_id, seq);
+    CREATE TABLE outbox (
+        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, leg INTEGER NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (workflow_id, run_id)
+    );
     """,
 )
 
@@ -47,11 +51,11 @@ CANCEL_RUN = """
     WHERE workflow_id = ? AND run_id = ? AND status NOT IN ('success', 'failed', 'canceled')
 """
 READ_RUN = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, header FROM runs
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, header FROM runs
     WHERE workflow_id = ? AND run_id = ?
 """
 LIST_RUNS = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, header FROM runs
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, header FROM runs
     WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
 """
 COUNT_RUNS = "SELECT count(*) FROM runs WHERE {where}"
@@ -69,6 +73,13 @@ FINISHED_MEMO = """
 PUT_EVENT = "INSERT INTO events (workflow_id, run_id, key, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 READ_EVENTS = "SELECT seq, body FROM events WHERE workflow_id = ? AND run_id = ? AND seq > ? ORDER BY seq"
 DELETE_EVENTS = "DELETE FROM events WHERE workflow_id = ? AND run_id = ?"
+PUT_DISPATCH = """
+    INSERT INTO outbox (workflow_id, run_id, leg, body) VALUES (?, ?, ?, ?)
+    ON CONFLICT (workflow_id, run_id) DO UPDATE SET leg = excluded.leg, body = excluded.body
+"""
+READ_DISPATCHES = "SELECT workflow_id, run_id, leg, body FROM outbox ORDER BY rowid"
+DELETE_DISPATCH = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ? AND leg = ?"
+DELETE_DISPATCHES = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ?"
 RENEW_LEASES = "UPDATE runs SET lease_until = ? WHERE lease_owner = ? AND status IN ('running', 'waiting')"
 ACTIVE_LOCAL_RUNS = """
     SELECT workflow_id, run_id, lease_owner, lease_until FROM runs
