@@ -28,7 +28,7 @@ from flowctl.request_context import RequestContext
 from flowctl.runners.journal import now_ms
 from flowctl.runners.local import is_lost
 from flowctl.schema import parse, parse_leniently, to_json
-from flowctl.snapshot import TERMINAL, RunResult, RunStatus, Snapshot, StoredRun
+from flowctl.snapshot import ACTIVE, TERMINAL, RunResult, RunStatus, Snapshot, StoredRun
 from flowctl.step import Step
 from flowctl.storage.base import Claim, Storage
 
@@ -40,7 +40,6 @@ Out = TypeVar("Out", default=Any)
 _HIDDEN = frozenset({"workflow-step-finish"})
 _NEVER_STARTED: frozenset[RunStatus] = frozenset({"pending"})
 _SUSPENDED: frozenset[RunStatus] = frozenset({"suspended"})
-_ACTIVE: frozenset[RunStatus] = frozenset({"running", "waiting"})
 
 
 class Run(Generic[Out]):
@@ -147,7 +146,7 @@ class Run(Generic[Out]):
         Raises NotActiveError for a run that is not running, StillRunningError while its process lives.
         """
         stored = await self._stored()
-        if stored.status not in _ACTIVE:
+        if stored.status not in ACTIVE:
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
         held = {
             (p.workflow_id, p.run_id): p.lease_owner for p in await self._storage.active_local_runs(now_ms())
@@ -155,7 +154,7 @@ class Run(Generic[Out]):
         owner = held.get((self.workflow_id, self.run_id))
         if not is_lost(owner):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
-        await (await self._launch(plan_restart(stored.snapshot), expected=_ACTIVE))
+        await (await self._launch(plan_restart(stored.snapshot), expected=ACTIVE))
         return await self._result()
 
     async def cancel(self) -> None:
@@ -334,7 +333,7 @@ async def take_over(app: App) -> None:
             continue
         run: Run[Any] = Run(workflow, app, pointer.run_id, stored.resource_id)
         try:
-            await run._launch(plan_restart(stored.snapshot), expected=_ACTIVE)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
+            await run._launch(plan_restart(stored.snapshot), expected=ACTIVE)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
         except AlreadyClaimedError:
             continue
 

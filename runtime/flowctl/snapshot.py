@@ -16,6 +16,7 @@ Out = TypeVar("Out", default=Any)
 StepStatus = Literal["running", "success", "failed", "suspended", "waiting", "paused", "skipped", "canceled"]
 RunStatus = Literal["pending", "running", "waiting", "suspended", "success", "failed", "canceled", "paused"]
 
+ACTIVE: frozenset[RunStatus] = frozenset({"running", "waiting"})
 TERMINAL: frozenset[str] = frozenset({"success", "failed", "canceled"})
 
 

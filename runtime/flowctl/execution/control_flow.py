@@ -359,27 +359,25 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     if not isinstance(place.data, list):
         return flow_of(begun)
     items: list[Any] = place.data
-    stopped: list[int] = []
 
-    async def one(index: int) -> Outcome | None:
-        if stopped:
-            return None
+    async def one(index: int) -> Outcome:
         item_key = f"{key}[{index}]"
         ended = partial(_item_ended, walk, key, len(items), index)
         item_place = replace(place, data=items[index], typed=items[index])
-        outcome = await run_any(
+        return await run_any(
             walk, item_place, node.step, items[index], key=item_key, op=f"{op}.item.{index}", item_ended=ended
         )
-        if outcome.bailed or outcome.record.status == "failed":
-            stopped.append(index)
-        return outcome
 
     thunks = [partial(one, index) for index in range(len(items))]
-    outcomes: list[Outcome | None] = await walk.ops.gather(thunks, limit=node.concurrency)
+    outcomes: list[Outcome | None] = await walk.ops.gather(thunks, limit=node.concurrency, stops=_stops)
     flow = _foreach_flow([o for o in outcomes if o is not None])
     end = partial(_foreach_ended, walk, key, begun.record, flow)
     await mark(walk, f"{op}.end", key, place.data, end)
     return flow
+
+
+def _stops(outcome: Outcome) -> bool:
+    return outcome.bailed or outcome.record.status == "failed"
 
 
 async def _foreach_started(walk: Walk, key: str, data: Any, now: int) -> Marked:

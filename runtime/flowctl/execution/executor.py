@@ -33,6 +33,9 @@ async def _begin(walk: Walk) -> dict[str, Any]:
 
 
 async def _finish(walk: Walk, flow: Flow) -> dict[str, Any]:
+    ended_before = await walk.journal.ended()
+    if ended_before is not None:
+        return {"status": ended_before, "runId": walk.run_id}
     status, error = _status(walk, flow), flow.error
     result = flow.output if status == "success" else None
     await _call_back(walk, status, result, error)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from flowctl.events import WorkflowEvent
-from flowctl.snapshot import Snapshot
+from flowctl.snapshot import RunStatus, Snapshot
 from flowctl.storage.base import RecordWrite
 
 Memo = dict[str, Any]
@@ -30,9 +30,16 @@ class DurableOps(Protocol):
         ...
 
     async def gather(
-        self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None
+        self,
+        thunks: Sequence[Callable[[], Awaitable[Any]]],
+        *,
+        limit: int | None = None,
+        stops: Callable[[Any], bool] | None = None,
     ) -> list[Any]:
-        """Run branches at once, at most `limit` at a time; their values in order."""
+        """Run branches at once, at most `limit` at a time; their values in order.
+
+        After a value for which `stops` holds no further branch begins; those that did not give None.
+        """
         ...
 
 
@@ -49,6 +56,10 @@ class Journal(Protocol):
 
     async def finished(self, op: str) -> Mapping[str, Any] | None:
         """The memo of an operation whose end was committed, though the engine may not know."""
+        ...
+
+    async def ended(self) -> RunStatus | None:
+        """How the leg ended, when an earlier, repeated try of its last operation has ended it."""
         ...
 
     async def commit(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flowctl.events import WorkflowEvent
 from flowctl.pubsub import Feed
-from flowctl.snapshot import Snapshot
+from flowctl.snapshot import ACTIVE, RunStatus, Snapshot
 from flowctl.storage.base import Commit, RecordWrite, Storage
 
 
@@ -42,6 +42,14 @@ class StoredJournal:
         if not self.repeats:
             return None
         return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=self.leg, op=op)
+
+    async def ended(self) -> RunStatus | None:
+        """See Journal."""
+        if not self.repeats:
+            return None
+        stored = await self.storage.get_run(self.workflow_id, self.run_id)
+        over = stored is None or stored.leg != self.leg or stored.status not in ACTIVE
+        return (stored.status if stored else "canceled") if over else None
 
     async def commit(
         self,

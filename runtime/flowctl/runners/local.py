@@ -47,7 +47,11 @@ class LocalOps:
             await asyncio.sleep(left / 1000)
 
     async def gather(
-        self, thunks: Sequence[Callable[[], Awaitable[Any]]], *, limit: int | None = None
+        self,
+        thunks: Sequence[Callable[[], Awaitable[Any]]],
+        *,
+        limit: int | None = None,
+        stops: Callable[[Any], bool] | None = None,
     ) -> list[Any]:
         """See DurableOps."""
         waiting = iter(enumerate(thunks))
@@ -56,6 +60,8 @@ class LocalOps:
         async def worker() -> None:
             for index, thunk in waiting:
                 values[index] = await thunk()
+                if stops is not None and stops(values[index]):
+                    list(waiting)  # nobody begins another
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(limit or len(thunks), len(thunks))):

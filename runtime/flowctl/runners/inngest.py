@@ -1,0 +1,300 @@
+"""Inngest as the engine: each workflow is two functions whose steps are the walk's durable operations.
+
+`workflow.<id>` runs first legs, `workflow.<id>.continue` later ones. Called by `app` and `run`; calls the
+same execution as the local runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import inngest
+from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt
+from inngest.experimental import realtime
+
+from flowctl.errors import EngineError, ValidationError
+from flowctl.events import WorkflowEvent, run_finished
+from flowctl.execution.executor import execute_leg
+from flowctl.execution.ops import Memo
+from flowctl.execution.plans import Leg
+from flowctl.execution.walk import Environment, Walk
+from flowctl.runners.journal import StoredJournal, now_ms
+from flowctl.schema import parse, to_json
+from flowctl.snapshot import ACTIVE, RunError, Snapshot
+from flowctl.step import AbortSignal, EngineInfo
+from flowctl.storage.base import Claim, Dispatch, RecordWrite
+
+if TYPE_CHECKING:
+    from flowctl.app import App
+    from flowctl.workflow import Workflow
+
+LOST_WORKER_RETRIES = 10
+SEND_TRIES = 4
+SEND_PAUSE_SECONDS = 0.25
+CANCEL_POLL_SECONDS = 1.0
+_ENGINE_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+
+@dataclass(slots=True)
+class InngestOps:
+    """Durable operations as steps of an Inngest function; their ids are the operations' ids."""
+
+    ctx: inngest.Context
+    run_body: Callable[[Callable[[], Awaitable[Memo]]], Awaitable[Memo]]
+
+    async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
+        """See DurableOps."""
+        return await self.ctx.step.run(op, partial(self.run_body, body))
+
+    async def sleep(self, op: str, until: int) -> None:
+        """See DurableOps."""
+        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(until / 1000, UTC))
+
+    async def gather(
+        self,
+        thunks: Sequence[Callable[[], Awaitable[Any]]],
+        *,
+        limit: int | None = None,
+        stops: Callable[[Any], bool] | None = None,
+    ) -> list[Any]:
+        """See DurableOps."""
+        values: list[list[Any]] = []
+
+        async def branches() -> None:
+            values.append(await _branches(thunks, limit or len(thunks), stops))
+
+        await self.ctx.group.parallel((branches,), parallel_mode=inngest.ParallelMode.RACE)
+        return values[0]
+
+
+async def _branches(
+    thunks: Sequence[Callable[[], Awaitable[Any]]], limit: int, stops: Callable[[Any], bool] | None
+) -> list[Any]:
+    """Replay every branch as far as it has come; leave by the interrupt when one has not ended.
+
+    A branch interrupts with what it waits for, or is skipped when the request is for another one. Within
+    `limit` of a branch that stops the others, branches may have begun, so those are waited for.
+    """
+    values: list[Any] = [None] * len(thunks)
+    horizon, planned, skipped = len(thunks), list[Any](), dict[int, SkipInterrupt]()
+    for index, thunk in enumerate(thunks):
+        if len(planned) >= limit or (index >= horizon and not skipped):
+            break
+        try:
+            values[index] = await thunk()
+        except ResponseInterrupt as interrupt:
+            planned.append(interrupt.responses)
+        except SkipInterrupt as skip:
+            skipped[index] = skip
+        else:
+            if stops is not None and stops(values[index]):
+                horizon = min(horizon, index + limit)
+    if planned:
+        raise ResponseInterrupt([response for responses in planned for response in responses])
+    for index, skip in skipped.items():
+        if index < horizon:
+            raise skip
+    return values
+
+
+@dataclass(slots=True)
+class _Journal(StoredJournal):
+    """A journal that also publishes to the run's realtime channel; a failure there costs nothing."""
+
+    publish: Callable[[str, WorkflowEvent], Awaitable[None]] | None = None
+
+    async def commit(
+        self,
+        snapshot: Snapshot,
+        *,
+        records: Mapping[str, RecordWrite],
+        events: Sequence[tuple[str, WorkflowEvent]],
+    ) -> bool:
+        """See Journal."""
+        stored = await StoredJournal.commit(self, snapshot, records=records, events=events)
+        if stored and self.publish is not None:
+            for _, event in events:
+                await self.publish(self.run_id, event)
+        return stored
+
+
+@dataclass(slots=True)
+class BoundWorkflow:
+    """A workflow and the client that runs it."""
+
+    app: App
+    workflow: Workflow[Any, Any]
+    client: inngest.Inngest
+    signals: dict[str, set[AbortSignal]] = field(default_factory=dict[str, set[AbortSignal]])
+
+    @property
+    def name(self) -> str:
+        """The function id and event name of first legs."""
+        return f"workflow.{self.workflow.id}"
+
+    def functions(self) -> list[inngest.Function[Any]]:
+        """The two functions that run this workflow's legs."""
+        options = self.workflow.options
+        cancel = [
+            inngest.Cancel(event=f"cancel.{self.name}", if_exp="event.data.runId == async.data.runId")
+        ]
+        crons = [inngest.TriggerCron(cron=cron) for cron in options.cron]
+        first = self.client.create_function(
+            fn_id=self.name,
+            name=self.workflow.description or self.workflow.id,
+            trigger=[inngest.TriggerEvent(event=self.name), *crons],
+            cancel=cancel,
+            retries=LOST_WORKER_RETRIES,
+            on_failure=self._failed,
+            **options.flow_control,
+        )(self._first_leg)
+        concurrency = {k: v for k, v in options.flow_control.items() if k == "concurrency"}
+        later = self.client.create_function(
+            fn_id=f"{self.name}.continue",
+            name=f"{self.workflow.id} (continue)",
+            trigger=inngest.TriggerEvent(event=f"{self.name}.continue"),
+            cancel=cancel,
+            retries=LOST_WORKER_RETRIES,
+            on_failure=self._failed,
+            **concurrency,
+        )(self._later_leg)
+        return [first, later]
+
+    def abort(self, run_id: str) -> None:
+        """Fire the abort signal of steps of this process that run for this run."""
+        for signal in self.signals.get(run_id, ()):
+            signal.set()
+
+    async def _first_leg(self, ctx: inngest.Context) -> Any:
+        data = ctx.event.data
+        if isinstance(data.get("leg"), int):
+            snapshot = Snapshot(
+                str(data["runId"]),
+                status="running",
+                input=data.get("inputData"),
+                state=dict(_mapping(data.get("initialState"))),
+                request_context=dict(_mapping(data.get("requestContext"))),
+            )
+            return await self._execute(ctx, Leg("start", snapshot, per_step=bool(data.get("perStep"))), 1)
+        memo = await ctx.step.run("plan", partial(self._plan_manual, ctx))
+        return await self._execute(ctx, Leg.from_json(memo["plan"]), memo["leg"])
+
+    async def _later_leg(self, ctx: inngest.Context) -> Any:
+        memo = await ctx.step.run("plan", partial(self._plan_stored, ctx.event.data))
+        if memo["plan"] is None:
+            return {"status": memo["status"]}
+        return await self._execute(ctx, Leg.from_json(memo["plan"]), memo["leg"])
+
+    async def _plan_manual(self, ctx: inngest.Context) -> dict[str, Any]:
+        """A run that was begun by an event sent by hand or a cron: it has the engine's run id."""
+        data, schemas, storage = ctx.event.data, self.workflow.schemas, await self.app.opened()
+        given = data.get("inputData", self.workflow.options.cron_input)
+        try:
+            snapshot = Snapshot(
+                ctx.run_id,
+                status="running",
+                input=to_json(parse(schemas.input, to_json(given), what="Invalid input data")),
+                state=to_json(
+                    parse(schemas.state, _mapping(data.get("initialState")), what="Invalid initial state")
+                ),
+                request_context=dict(_mapping(data.get("requestContext"))),
+                serialized_step_graph=self.workflow.serialized_step_graph,
+                timestamp=now_ms(),
+            )
+        except ValidationError as err:
+            raise inngest.NonRetriableError(
+                f'{err}\nThe event takes {{"data": {{"inputData": …}}}}.', quiet=True
+            ) from None
+        run = (self.workflow.id, ctx.run_id)
+        stored = await storage.create_run(*run, resource_id=None, snapshot=snapshot, now=now_ms())
+        claim = Claim(*run, frozenset({"pending"}), now_ms(), snapshot, engine="inngest")
+        leg = await storage.claim(claim) if stored.status == "pending" else None
+        return {"plan": _plan(Leg("start", snapshot)), "leg": leg or stored.leg or 1}
+
+    async def _plan_stored(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """A later leg goes on from what is stored, unless the run has moved on meanwhile."""
+        storage = await self.app.opened()
+        stored = await storage.get_run(self.workflow.id, data["runId"])
+        if stored is None or stored.leg != data["leg"] or stored.status not in ACTIVE:
+            return {"plan": None, "status": stored.status if stored else "deleted"}
+        leg = Leg(
+            data["kind"],
+            stored.snapshot,
+            targets=tuple(data["targets"]),
+            item=data.get("item"),
+            resume_data=data.get("resumeData"),
+            per_step=bool(data.get("perStep")),
+        )
+        return {"plan": _plan(leg), "leg": stored.leg}
+
+    async def _execute(self, ctx: inngest.Context, leg: Leg, number: int) -> Any:
+        graph = self.workflow.serialized_step_graph
+        leg = replace(leg, snapshot=replace(leg.snapshot, serialized_step_graph=graph))
+        signal, storage = AbortSignal(), await self.app.opened()
+        run_id, resource_id = leg.snapshot.run_id, ctx.event.data.get("resourceId")
+        journal = _Journal(storage, self.app.feed, self.workflow.id, run_id, number, publish=self._publish)
+        env = Environment(
+            self.app, EngineInfo("inngest"), self.app.logger, signal, str(resource_id) if resource_id else None
+        )
+        ops = InngestOps(ctx, partial(self._guarded, run_id, signal))
+        ended = await execute_leg(Walk.of(self.workflow, leg, ops, journal, env))
+        if ended["status"] == "failed":
+            message = ended.get("error", {}).get("message", "The workflow failed.")
+            raise inngest.NonRetriableError(message, quiet=True)
+        return ended
+
+    async def _guarded(self, run_id: str, signal: AbortSignal, body: Callable[[], Awaitable[Memo]]) -> Memo:
+        """Run an operation while listening for the run's cancellation, from here or another process."""
+        self.signals.setdefault(run_id, set()).add(signal)
+        watcher = asyncio.create_task(self._watch_cancel(run_id, signal))
+        try:
+            return await body()
+        finally:
+            watcher.cancel()
+            self.signals[run_id].discard(signal)
+            if not self.signals[run_id]:
+                del self.signals[run_id]
+
+    async def _watch_cancel(self, run_id: str, signal: AbortSignal) -> None:
+        while not signal.is_set():
+            await asyncio.sleep(CANCEL_POLL_SECONDS)
+            stored = await self.app.storage.get_run(self.workflow.id, run_id)
+            if stored is None or stored.status == "canceled":
+                signal.set()
+
+    async def _publish(self, run_id: str, event: WorkflowEvent) -> None:
+        channel = f"workflow:{self.workflow.id}:{run_id}"
+        try:
+            await realtime.publish(client=self.client, channel=channel, topic="watch", data=event.to_json())
+        except Exception as err:  # noqa: BLE001 - the event is stored; only subscribers miss it
+            self.app.logger.debug("Could not publish an event of run %r: %s", run_id, err)
+
+    async def _failed(self, ctx: inngest.Context) -> None:
+        """The engine gave up on a leg (its worker was lost too often): the run has failed."""
+        origin, error = _mapping(ctx.event.data.get("event")), _mapping(ctx.event.data.get("error"))
+        run_id = str(_mapping(origin.get("data")).get("runId") or ctx.event.data.get("run_id"))
+        storage = await self.app.opened()
+        stored = await storage.get_run(self.workflow.id, run_id)
+        if stored is None or stored.status not in ACTIVE:
+            return
+        why = RunError(str(error.get("name", "Error")), str(error.get("message", "The function failed.")))
+        journal = _Journal(
+            storage, self.app.feed, self.workflow.id, run_id, stored.leg, publish=self._publish
+        )
+        finished = run_finished(run_id, status="failed", result=None, error=why)
+        snapshot = replace(stored.snapshot, status="failed", error=why)
+        await journal.commit(snapshot, records={}, events=[("finish", finished)])
+
+
+def _plan(leg: Leg) -> dict[str, Any]:
+    return replace(leg, snapshot=replace(leg.snapshot, serialized_step_graph=[])).to_json()
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType] - JSON
