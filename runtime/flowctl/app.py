@@ -14,6 +14,7 @@ from flowctl.workflow import Workflow
 if TYPE_CHECKING:
     import inngest
 
+    from flowctl.runners.dispatch import InngestRunner
     from flowctl.runners.local import LocalRunner
 
 STOP_GRACE_SECONDS = 5.0
@@ -45,6 +46,7 @@ class App:
             self._register(workflow)
         self.inngest = inngest or self._adopted_client()
         self._runner: LocalRunner | None = None
+        self._inngest_runner: InngestRunner | None = None
 
     @property
     def local_runner(self) -> LocalRunner:
@@ -54,6 +56,26 @@ class App:
 
             self._runner = LocalRunner(self)
         return self._runner
+
+    @property
+    def inngest_runner(self) -> InngestRunner:
+        """The side of this app that talks to Inngest."""
+        if self._inngest_runner is None:
+            from flowctl.runners.dispatch import InngestRunner  # noqa: PLC0415 - only Inngest runs need it
+
+            self._inngest_runner = InngestRunner(self)
+        return self._inngest_runner
+
+    def inngest_functions(self) -> list[inngest.Function[Any]]:
+        """All functions to serve at `/api/inngest`: the workflows' and the app's own."""
+        own = self.inngest_runner.functions() if self.inngest is not None else []
+        by_id: dict[str, inngest.Function[Any]] = {}
+        for function in [*own, *self.functions]:
+            if by_id.setdefault(function.local_id, function) is not function:
+                raise DefinitionError(
+                    f"The app has two functions with the id {function.local_id!r}: rename one."
+                )
+        return list(by_id.values())
 
     def get_workflow(self, workflow_id: str) -> Workflow[Any, Any]:
         """The workflow with that id; raises WorkflowNotFoundError naming those there are."""
@@ -80,6 +102,8 @@ class App:
 
         await self.storage.open()
         await take_over(self)
+        if self.inngest is not None:
+            await self.inngest_runner.deliver_stored()
 
     async def stop(self) -> None:
         """Let running legs end (some seconds), then close the storage."""
@@ -93,6 +117,9 @@ class App:
         if not workflow.committed:
             workflow.commit()
         workflow.app = self
+        for nested in workflow.nested:
+            if self.workflows.get(nested.id) is not nested:
+                self._register(nested)
 
     def _adopted_client(self) -> inngest.Inngest | None:
         clients = {id(w.client): w.client for w in self.workflows.values() if w.client is not None}

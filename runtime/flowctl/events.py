@@ -9,6 +9,7 @@ from typing import Any
 from flowctl.snapshot import RunError, StepResult
 
 FINISH = "workflow-finish"
+CANCELED = "workflow-canceled"
 _NO_USAGE = dict.fromkeys(
     (
         "inputTokens",
@@ -67,7 +68,7 @@ def run_finished(run_id: str, *, status: str, result: Any, error: RunError | Non
 
 def run_canceled(run_id: str) -> WorkflowEvent:
     """The run was canceled."""
-    return WorkflowEvent("workflow-canceled", {}, run_id)
+    return WorkflowEvent(CANCELED, {}, run_id)
 
 
 def run_paused(run_id: str) -> WorkflowEvent:

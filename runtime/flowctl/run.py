@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -16,21 +16,20 @@ from typing_extensions import TypeVar
 from flowctl.app import default_app
 from flowctl.errors import (
     AlreadyClaimedError,
-    EngineError,
     NotActiveError,
     RunNotFoundError,
     StillRunningError,
 )
-from flowctl.events import FINISH, WorkflowEvent, run_canceled
+from flowctl.events import CANCELED, FINISH, WorkflowEvent, run_canceled
 from flowctl.execution.paths import leaf_paths
-from flowctl.execution.plans import Leg, plan_restart, plan_resume, plan_start
+from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start
 from flowctl.request_context import RequestContext
 from flowctl.runners.journal import now_ms
 from flowctl.runners.local import is_lost
 from flowctl.schema import parse, parse_leniently, to_json
 from flowctl.snapshot import ACTIVE, TERMINAL, RunResult, RunStatus, Snapshot, StoredRun
 from flowctl.step import Step
-from flowctl.storage.base import Claim, Storage
+from flowctl.storage.base import Claim, Dispatch, Storage
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -161,9 +160,13 @@ class Run(Generic[Out]):
         """End the run as canceled; the step in flight sees `abort_signal`. A finished run stays as it is."""
         await self._stored()
         event = run_canceled(self.run_id)
-        if await self._storage.cancel(self.workflow_id, self.run_id, event=event, now=now_ms()):
+        if not await self._storage.cancel(self.workflow_id, self.run_id, event=event, now=now_ms()):
+            return
+        self.app.feed.wake(self.workflow_id, self.run_id)
+        if self.app.engine_for(self.workflow) == "local":
             self.app.local_runner.abort(self.workflow_id, self.run_id)
-            self.app.feed.wake(self.workflow_id, self.run_id)
+        else:
+            await self.app.inngest_runner.cancel(self.workflow, self.run_id)
 
     def observe_stream(self) -> RunStream[Out]:
         """All events of the run so far, then new ones, until it ends."""
@@ -182,7 +185,7 @@ class Run(Generic[Out]):
 
     async def _begin(
         self, input_data: Any, initial_state: Any, request_context: Any, *, per_step: bool
-    ) -> asyncio.Task[Any]:
+    ) -> Awaitable[Any]:
         snapshot = (await self._stored()).snapshot
         begun = replace(
             snapshot,
@@ -195,7 +198,7 @@ class Run(Generic[Out]):
 
     async def _resume(
         self, step: Any, resume_data: Any, label: str | None, item: int | None, request_context: Any
-    ) -> asyncio.Task[Any]:
+    ) -> Awaitable[Any]:
         stored = await self._stored()
         target = plan_resume(self.workflow, stored.snapshot, step=_path(step), label=label, item=item)
         asked = self.workflow.step_named(target.paths[0])
@@ -207,14 +210,9 @@ class Run(Generic[Out]):
         leg = Leg("resume", snapshot, targets=target.paths, item=target.item, resume_data=data)
         return await self._launch(leg, expected=_SUSPENDED)
 
-    async def _launch(self, leg: Leg, *, expected: frozenset[RunStatus]) -> asyncio.Task[Any]:
+    async def _launch(self, leg: Leg, *, expected: frozenset[RunStatus]) -> Awaitable[Any]:
+        """Claim a leg and hand it to its engine; the answer can be awaited for the leg's end."""
         engine = self.app.engine_for(self.workflow)
-        if engine != "local":
-            raise EngineError(
-                f"Workflow {self.workflow_id!r} is bound to Inngest, which this version cannot drive yet: "
-                'give the app engine="local".'
-            )
-        runner = self.app.local_runner
         claim = Claim(
             self.workflow_id,
             self.run_id,
@@ -222,8 +220,10 @@ class Run(Generic[Out]):
             now_ms(),
             leg.snapshot,
             engine=engine,
-            lease=runner.lease(),
+            lease=self.app.local_runner.lease() if engine == "local" else None,
+            dispatch=dispatch_body(leg, self.resource_id) if engine == "inngest" else None,
         )
+        seen = 0 if expected is _NEVER_STARTED or engine == "local" else await self._last_event()
         number = await self._storage.claim(claim)
         if number is None:
             status = (await self._stored()).status
@@ -232,7 +232,16 @@ class Run(Generic[Out]):
                     f"Run {self.run_id!r} was started before (it is {status}): create another run."
                 )
             raise AlreadyClaimedError(f"Run {self.run_id!r} is {status}: another call was first.")
-        return runner.launch(self.workflow, leg, number=number, resource_id=self.resource_id)
+        if engine == "local":
+            runner = self.app.local_runner
+            return runner.launch(self.workflow, leg, number=number, resource_id=self.resource_id)
+        dispatch = Dispatch(self.workflow_id, self.run_id, number, claim.dispatch or {})
+        await self.app.inngest_runner.deliver(dispatch)
+        return _LegEnd(self, seen)
+
+    async def _last_event(self) -> int:
+        known = await self._storage.read_events(self.workflow_id, self.run_id)
+        return known[-1][0] if known else 0
 
     def _valid(self, schema: Any, data: Any, what: str) -> Any:
         plain = to_json(data)
@@ -255,6 +264,24 @@ class Run(Generic[Out]):
 
     async def _result(self) -> RunResult[Out]:
         return result_of(self.workflow, await self._stored())
+
+
+class _LegEnd:
+    """The end of a leg that another process, or the engine, drives: awaited through the run's events."""
+
+    def __init__(self, run: Run[Any], after: int) -> None:
+        self._run, self._after = run, after
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._seen().__await__()
+
+    async def _seen(self) -> None:
+        run = self._run
+        async for _, event in run.app.feed.follow(
+            run.app.storage, run.workflow_id, run.run_id, after=self._after
+        ):
+            if event.type in {FINISH, CANCELED}:
+                return
 
 
 class RunStream(Generic[Out]):
@@ -294,12 +321,12 @@ class RunStream(Generic[Out]):
         if self._begin is None:
             await self._run.app.opened()
             return 0
-        known = await self._run.app.storage.read_events(self._run.workflow_id, self._run.run_id)
+        seen = await self._run._last_event()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
         await self._begin()
-        return known[-1][0] if known else 0
+        return seen
 
     def _ends(self, event: WorkflowEvent) -> bool:
-        if event.type == "workflow-canceled":
+        if event.type == CANCELED:
             self.status = "canceled"
             return True
         if event.type != FINISH:

@@ -193,6 +193,11 @@ class Workflow(Generic[In, Out]):
         """Forget a run; False when there was none."""
         return await (await self._home().opened()).delete_run(self.id, run_id)
 
+    @property
+    def nested(self) -> list[Workflow[Any, Any]]:
+        """The workflows that stand in this one as steps."""
+        return [step for step in self.steps.values() if isinstance(step, Workflow)]
+
     def step_named(self, path: str) -> Step[Any, Any] | Workflow[Any, Any]:
         """The step with that id or dotted path; raises StepNotFoundError naming those there are."""
         if path in self.steps:

@@ -69,6 +69,21 @@ def plan_restart(snapshot: Snapshot) -> Leg:
     return Leg("restart", replace(snapshot, status="running"))
 
 
+def dispatch_body(leg: Leg, resource_id: str | None) -> dict[str, Any]:
+    """A leg as the data of its event; what is stored of the run is not repeated for later legs."""
+    snapshot = leg.snapshot
+    body: dict[str, Any] = {
+        "kind": leg.kind,
+        "runId": snapshot.run_id,
+        "resourceId": resource_id,
+        "inputData": snapshot.input,
+        "perStep": leg.per_step,
+    }
+    if leg.kind == "start":
+        return body | {"initialState": snapshot.state, "requestContext": snapshot.request_context}
+    return body | {"targets": list(leg.targets), "item": leg.item, "resumeData": leg.resume_data}
+
+
 @dataclass(frozen=True, slots=True)
 class ResumeTarget:
     """What a resume names: dotted paths of suspended steps and, in a foreach, an item."""

@@ -7,100 +7,33 @@ same execution as the local runner.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import inngest
-from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt
 from inngest.experimental import realtime
 
-from flowctl.errors import EngineError, ValidationError
+from flowctl.errors import ValidationError
 from flowctl.events import WorkflowEvent, run_finished
 from flowctl.execution.executor import execute_leg
 from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Walk
+from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal, now_ms
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, Snapshot
 from flowctl.step import AbortSignal, EngineInfo
-from flowctl.storage.base import Claim, Dispatch, RecordWrite
+from flowctl.storage.base import Claim, RecordWrite
 
 if TYPE_CHECKING:
     from flowctl.app import App
     from flowctl.workflow import Workflow
 
 LOST_WORKER_RETRIES = 10
-SEND_TRIES = 4
-SEND_PAUSE_SECONDS = 0.25
 CANCEL_POLL_SECONDS = 1.0
-_ENGINE_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-
-
-@dataclass(slots=True)
-class InngestOps:
-    """Durable operations as steps of an Inngest function; their ids are the operations' ids."""
-
-    ctx: inngest.Context
-    run_body: Callable[[Callable[[], Awaitable[Memo]]], Awaitable[Memo]]
-
-    async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
-        """See DurableOps."""
-        return await self.ctx.step.run(op, partial(self.run_body, body))
-
-    async def sleep(self, op: str, until: int) -> None:
-        """See DurableOps."""
-        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(until / 1000, UTC))
-
-    async def gather(
-        self,
-        thunks: Sequence[Callable[[], Awaitable[Any]]],
-        *,
-        limit: int | None = None,
-        stops: Callable[[Any], bool] | None = None,
-    ) -> list[Any]:
-        """See DurableOps."""
-        values: list[list[Any]] = []
-
-        async def branches() -> None:
-            values.append(await _branches(thunks, limit or len(thunks), stops))
-
-        await self.ctx.group.parallel((branches,), parallel_mode=inngest.ParallelMode.RACE)
-        return values[0]
-
-
-async def _branches(
-    thunks: Sequence[Callable[[], Awaitable[Any]]], limit: int, stops: Callable[[Any], bool] | None
-) -> list[Any]:
-    """Replay every branch as far as it has come; leave by the interrupt when one has not ended.
-
-    A branch interrupts with what it waits for, or is skipped when the request is for another one. Within
-    `limit` of a branch that stops the others, branches may have begun, so those are waited for.
-    """
-    values: list[Any] = [None] * len(thunks)
-    horizon, planned, skipped = len(thunks), list[Any](), dict[int, SkipInterrupt]()
-    for index, thunk in enumerate(thunks):
-        if len(planned) >= limit or (index >= horizon and not skipped):
-            break
-        try:
-            values[index] = await thunk()
-        except ResponseInterrupt as interrupt:
-            planned.append(interrupt.responses)
-        except SkipInterrupt as skip:
-            skipped[index] = skip
-        else:
-            if stops is not None and stops(values[index]):
-                horizon = min(horizon, index + limit)
-    if planned:
-        raise ResponseInterrupt([response for responses in planned for response in responses])
-    for index, skip in skipped.items():
-        if index < horizon:
-            raise skip
-    return values
 
 
 @dataclass(slots=True)
@@ -141,9 +74,7 @@ class BoundWorkflow:
     def functions(self) -> list[inngest.Function[Any]]:
         """The two functions that run this workflow's legs."""
         options = self.workflow.options
-        cancel = [
-            inngest.Cancel(event=f"cancel.{self.name}", if_exp="event.data.runId == async.data.runId")
-        ]
+        cancel = [inngest.Cancel(event=f"cancel.{self.name}", if_exp="event.data.runId == async.data.runId")]
         crons = [inngest.TriggerCron(cron=cron) for cron in options.cron]
         first = self.client.create_function(
             fn_id=self.name,
@@ -240,7 +171,11 @@ class BoundWorkflow:
         run_id, resource_id = leg.snapshot.run_id, ctx.event.data.get("resourceId")
         journal = _Journal(storage, self.app.feed, self.workflow.id, run_id, number, publish=self._publish)
         env = Environment(
-            self.app, EngineInfo("inngest"), self.app.logger, signal, str(resource_id) if resource_id else None
+            self.app,
+            EngineInfo("inngest"),
+            self.app.logger,
+            signal,
+            str(resource_id) if resource_id else None,
         )
         ops = InngestOps(ctx, partial(self._guarded, run_id, signal))
         ended = await execute_leg(Walk.of(self.workflow, leg, ops, journal, env))
@@ -297,4 +232,4 @@ def _plan(leg: Leg) -> dict[str, Any]:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType] - JSON
+    return value if isinstance(value, Mapping) else {}

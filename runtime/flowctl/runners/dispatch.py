@@ -1,0 +1,119 @@
+"""Hands claimed legs to Inngest and tells it about cancellations: the sending side of `runners.inngest`.
+
+An event is stored with its leg's claim and sent with an id of its own, so that a leg whose sender died is
+sent again, and one that was sent twice begins once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import httpx
+import inngest
+
+from flowctl.errors import EngineError
+from flowctl.runners.inngest import BoundWorkflow
+from flowctl.storage.base import Dispatch
+
+if TYPE_CHECKING:
+    from flowctl.app import App
+    from flowctl.workflow import Workflow
+
+TRIES = 4
+PAUSE_SECONDS = 0.25
+_ENGINE_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+
+@dataclass(slots=True)
+class InngestRunner:
+    """The app's workflows that run on Inngest."""
+
+    app: App
+    _bound: dict[str, BoundWorkflow] = field(default_factory=dict[str, BoundWorkflow])
+
+    def bound(self, workflow: Workflow[Any, Any]) -> BoundWorkflow:
+        """A workflow with its client; raises EngineError when there is none."""
+        client = workflow.client or self.app.inngest
+        if client is None:
+            raise EngineError(
+                f"Workflow {workflow.id!r} is to run on Inngest, but there is no client: "
+                "pass inngest= to App or make the workflow with init(client)."
+            )
+        if workflow.id not in self._bound:
+            self._bound[workflow.id] = BoundWorkflow(self.app, workflow, client)
+        return self._bound[workflow.id]
+
+    def functions(self) -> list[inngest.Function[Any]]:
+        """The functions of all workflows that run on Inngest."""
+        chosen = [w for w in self.app.workflows.values() if self.app.engine_for(w) == "inngest"]
+        return [function for workflow in chosen for function in self.bound(workflow).functions()]
+
+    async def deliver(self, dispatch: Dispatch) -> None:
+        """Send a leg's event; raises EngineError when Inngest cannot be reached (it stays stored then)."""
+        bound = self.bound(self.app.get_workflow(dispatch.workflow_id))
+        first = dispatch.body["kind"] == "start"
+        event = inngest.Event(
+            name=bound.name if first else f"{bound.name}.continue",
+            id=f"{dispatch.workflow_id}:{dispatch.run_id}:{dispatch.leg}",
+            data={**dispatch.body, "leg": dispatch.leg},
+        )
+        await _send(bound.client, event)
+        await self.app.storage.delivered(dispatch)
+
+    async def deliver_stored(self) -> None:
+        """Send what an earlier process had no time to send."""
+        for dispatch in await self.app.storage.undelivered():
+            workflow = self.app.workflows.get(dispatch.workflow_id)
+            if workflow is None or self.app.engine_for(workflow) != "inngest":
+                continue
+            try:
+                await self.deliver(dispatch)
+            except EngineError as err:
+                self.app.logger.warning("Run %r waits to be sent: %s", dispatch.run_id, err)
+
+    async def cancel(self, workflow: Workflow[Any, Any], run_id: str) -> None:
+        """Tell the steps in flight here, and the engine, that a run was canceled."""
+        bound = self.bound(workflow)
+        bound.abort(run_id)
+        try:
+            await _send(bound.client, inngest.Event(name=f"cancel.{bound.name}", data={"runId": run_id}))
+            if _ENGINE_RUN_ID.fullmatch(run_id):
+                await _delete_run(bound.client, run_id)
+        except EngineError as err:
+            # Storage has the cancellation already: the run's next operation sees it.
+            self.app.logger.warning("Run %r is canceled, but the engine could not be told: %s", run_id, err)
+
+
+async def _send(client: inngest.Inngest, event: inngest.Event) -> None:
+    failure: Exception | None = None
+    for attempt in range(TRIES):
+        if attempt:
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+        try:
+            await client.send(event)
+        except Exception as err:  # noqa: BLE001 - the client raises several kinds; all mean "not sent"
+            failure = err
+        else:
+            return
+    raise EngineError(
+        f"Inngest did not take the event {event.name!r} at {client.event_api_origin}: {failure}. "
+        "Is the engine running? `flowctl dev` starts one."
+    )
+
+
+async def _delete_run(client: inngest.Inngest, run_id: str) -> None:
+    key = client.signing_key
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(timeout=10) as http:
+        try:
+            answer = await http.delete(urljoin(client.api_origin, f"/v1/runs/{run_id}"), headers=headers)
+        except httpx.HTTPError as err:
+            raise EngineError(f"Inngest at {client.api_origin} could not be reached: {err}") from err
+    if answer.is_error and answer.status_code != 404:
+        raise EngineError(
+            f"Inngest at {client.api_origin} answered {answer.status_code} to the cancellation."
+        )
