@@ -1,0 +1,74 @@
+"""CEL expressions over `event` and `async`: the only file that knows the CEL library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+Facts = Mapping[str, Any]
+Expression = Callable[[Facts], Any]
+
+_PATH = r"(?:event|async)(?:\.[A-Za-z_]\w*)+"
+_EQUALITY = re.compile(rf"\s*({_PATH})\s*==\s*(?:({_PATH})|'([^'\\]*)'|\"([^\"\\]*)\")\s*")
+
+
+class InvalidExpressionError(ValueError):
+    """The text is no CEL expression."""
+
+
+def holds(text: str | None, facts: Facts) -> bool:
+    """Whether a condition is true; one that cannot be evaluated on these facts is not."""
+    if not text:
+        return True
+    try:
+        return bool(compiled(text)(facts))
+    except InvalidExpressionError:
+        return False
+
+
+@lru_cache(maxsize=1024)
+def compiled(text: str) -> Expression:
+    """An expression ready to be evaluated; comparing two paths, the usual case, needs no CEL program."""
+    equality = _EQUALITY.fullmatch(text)
+    return _program(text) if equality is None else _comparison(*equality.groups())
+
+
+def _comparison(left: str, right: str | None, single: str | None, double: str | None) -> Expression:
+    constant = single if single is not None else double
+
+    def evaluate(facts: Facts) -> bool:
+        try:
+            other = constant if right is None else _lookup(facts, right)
+            return _lookup(facts, left) == other
+        except (KeyError, TypeError):
+            return False
+
+    return evaluate
+
+
+def _lookup(facts: Facts, path: str) -> Any:
+    value: Any = facts
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def _program(text: str) -> Expression:
+    import celpy  # noqa: PLC0415 - slow to import, and most engines never need it
+    from celpy.adapter import json_to_cel  # noqa: PLC0415 - as above
+
+    environment = celpy.Environment()
+    try:
+        program = environment.program(environment.compile(text))
+    except (celpy.CELParseError, ValueError) as err:
+        raise InvalidExpressionError(f"{text!r} is no valid expression: {err}") from err
+
+    def evaluate(facts: Facts) -> Any:
+        try:
+            return program.evaluate({name: json_to_cel(dict(value)) for name, value in facts.items()})
+        except celpy.CELEvalError:
+            return False
+
+    return evaluate

@@ -1,0 +1,171 @@
+"""What goes over the wire: events, functions, opcodes and the ids they carry."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+FAILED = "inngest/function.failed"
+FINISHED = "inngest/function.finished"
+CANCELLED = "inngest/function.cancelled"
+INVOKED = "inngest/function.invoked"
+DEFAULT_RETRIES = 4
+ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+
+def new_ulid(now: int) -> str:
+    """A sortable id: 48 bits of epoch milliseconds, 80 of chance."""
+    number = (now << 80) | int.from_bytes(os.urandom(10))
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def is_ulid(id: str) -> bool:
+    """Whether a text has the form of our ids."""
+    return _ULID.fullmatch(id) is not None
+
+
+def stable_id(*names: str) -> str:
+    """The same UUID for the same names, in every process."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(names)))
+
+
+def duration_ms(text: str) -> int:
+    """Milliseconds of `1s`, `2h30m`, `1.5d`; raises ValueError for other texts."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is no duration such as '30s' or '1h30m'")
+    return round(sum(float(number) * _UNITS_MS[unit] for number, unit in parts))
+
+
+def time_ms(text: str) -> int:
+    """Epoch milliseconds of an ISO time (UTC unless it says otherwise), or of a duration from now on."""
+    moment = datetime.fromisoformat(text)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def iso(ms: int) -> str:
+    """Epoch milliseconds as the API writes times."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event that was taken in. `internal_id` is ours, `id` the sender's (or the same)."""
+
+    internal_id: str
+    id: str
+    name: str
+    data: Mapping[str, Any]
+    user: Mapping[str, Any]
+    ts: int
+    received_at: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As functions see it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "data": dict(self.data),
+            "user": dict(self.user),
+            "ts": self.ts,
+        }
+
+
+class InvalidEventError(ValueError):
+    """A sender's mistake, in the words that SDKs know."""
+
+
+_JSON_KINDS = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+
+
+def parse_event(raw: Any, *, now: int) -> Event:
+    """A sent event, or InvalidEventError."""
+    if not isinstance(raw, dict):
+        raise InvalidEventError(f"json: cannot unmarshal {_kind(raw)} into Go value of type event.Event")
+    for name in ("data", "user"):
+        if not isinstance(raw.get(name) or {}, dict):
+            kind = _kind(raw[name])
+            raise InvalidEventError(
+                f"json: cannot unmarshal {kind} into Go struct field raw.{name} of type map[string]interface {{}}"
+            )
+    for name in ("id", "name"):
+        if not isinstance(raw.get(name) or "", str):
+            kind = _kind(raw[name])
+            raise InvalidEventError(
+                f"json: cannot unmarshal {kind} into Go struct field raw.{name} of type string"
+            )
+    if not raw.get("name"):
+        raise InvalidEventError("event name is empty")
+    ts = raw.get("ts")
+    internal_id = new_ulid(now)
+    return Event(
+        internal_id=internal_id,
+        id=raw.get("id") or internal_id,
+        name=raw["name"],
+        data=raw.get("data") or {},
+        user=raw.get("user") or {},
+        ts=int(ts) if isinstance(ts, int | float) and ts else now,
+        received_at=now,
+    )
+
+
+def _kind(value: object) -> str:
+    return _JSON_KINDS.get(type(value), "null")
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A registered function: what starts it, what cancels it, where it is called."""
+
+    id: str
+    slug: str
+    name: str
+    app_id: str
+    url: str
+    config: Mapping[str, Any]
+
+    @classmethod
+    def from_registration(cls, raw: Mapping[str, Any], app_name: str) -> Function:
+        """Of one entry of an SDK's registration; its first step has the URL to call."""
+        slug = str(raw["id"])
+        step = next(iter((raw.get("steps") or {}).values()))
+        return cls(
+            id=stable_id("function", slug),
+            slug=slug,
+            name=str(raw.get("name") or slug),
+            app_id=stable_id("app", app_name),
+            url=str(step["runtime"]["url"]),
+            config=raw,
+        )
+
+    @property
+    def triggers(self) -> list[Mapping[str, Any]]:
+        """`{"event": name, "expression"?: CEL}` or `{"cron": …}` entries."""
+        return list(self.config.get("triggers") or ())
+
+    @property
+    def cancels(self) -> list[Mapping[str, Any]]:
+        """`{"event": name, "if"?: CEL, "timeout"?: duration}` entries."""
+        return list(self.config.get("cancel") or ())
+
+    @property
+    def max_attempts(self) -> int:
+        """How often one request is tried."""
+        step = next(iter((self.config.get("steps") or {}).values()), {})
+        retries = (step.get("retries") or {}).get("attempts")
+        return DEFAULT_RETRIES + 1 if retries is None else int(retries)
+
+
+def event_matches(pattern: str, name: str) -> bool:
+    """Whether a trigger's event name, which may end with `*`, means this event."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -1,0 +1,103 @@
+"""The engine's tables and SQL, by name. Migrations are numbered and never edited."""
+
+from __future__ import annotations
+
+import sqlite3
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE apps (name TEXT PRIMARY KEY, url TEXT NOT NULL, body BLOB NOT NULL, synced_at INTEGER NOT NULL);
+    CREATE TABLE events (
+        internal_id TEXT PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
+        received_at INTEGER NOT NULL
+    );
+    CREATE INDEX events_by_id ON events (id);
+    CREATE INDEX events_by_name ON events (name, internal_id);
+    CREATE TABLE runs (
+        run_id TEXT PRIMARY KEY, slug TEXT NOT NULL, function_id TEXT NOT NULL, event_id TEXT NOT NULL,
+        event BLOB NOT NULL, status TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER, output BLOB,
+        sdk_version INTEGER NOT NULL DEFAULT -1
+    );
+    CREATE INDEX runs_by_event ON runs (event_id);
+    CREATE INDEX runs_open ON runs (slug) WHERE ended_at IS NULL;
+    CREATE TABLE steps (
+        run_id TEXT NOT NULL, step_id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (run_id, step_id)
+    );
+    CREATE TABLE pending (
+        run_id TEXT NOT NULL, step_id TEXT NOT NULL, kind TEXT NOT NULL, race INTEGER NOT NULL,
+        event TEXT, condition TEXT, detail TEXT, PRIMARY KEY (run_id, step_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX pending_waits ON pending (event) WHERE event IS NOT NULL;
+    CREATE INDEX pending_invokes ON pending (detail) WHERE kind = 'invoke';
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, target TEXT NOT NULL, kind TEXT NOT NULL,
+        due INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, taken INTEGER NOT NULL DEFAULT 0,
+        again INTEGER NOT NULL DEFAULT 0, UNIQUE (run_id, target, kind)
+    );
+    CREATE INDEX jobs_due ON jobs (due) WHERE taken = 0;
+    """,
+)
+
+PUT_APP = """
+    INSERT INTO apps (name, url, body, synced_at) VALUES (?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET url = excluded.url, body = excluded.body, synced_at = excluded.synced_at
+"""
+READ_APPS = "SELECT name, body FROM apps ORDER BY name"
+
+PUT_EVENT = "INSERT INTO events (internal_id, id, name, body, received_at) VALUES (?, ?, ?, ?, ?)"
+SEEN_EVENT = "SELECT 1 FROM events WHERE id = ? AND received_at > ? AND internal_id <> ? LIMIT 1"
+READ_EVENT = "SELECT internal_id, body, received_at FROM events WHERE internal_id = ?"
+LIST_EVENTS = """
+    SELECT internal_id, body, received_at FROM events WHERE (? IS NULL OR name = ?)
+    ORDER BY internal_id DESC LIMIT ?
+"""
+
+PUT_RUN = """
+    INSERT INTO runs (run_id, slug, function_id, event_id, event, status, started_at)
+    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?)
+"""
+_RUN = "run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version"
+READ_RUN = f"SELECT {_RUN} FROM runs WHERE run_id = ?"
+RUNS_OF_EVENT = f"SELECT {_RUN} FROM runs WHERE event_id = ? ORDER BY run_id"
+OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE slug = ? AND ended_at IS NULL"
+RUN_BEGUN = "UPDATE runs SET status = 'Running', sdk_version = ? WHERE run_id = ? AND ended_at IS NULL"
+END_RUN = "UPDATE runs SET status = ?, ended_at = ?, output = ? WHERE run_id = ? AND ended_at IS NULL"
+
+PUT_STEP = "INSERT INTO steps (run_id, step_id, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+READ_STEPS = "SELECT step_id, body FROM steps WHERE run_id = ? ORDER BY rowid"
+
+PUT_PENDING = """
+    INSERT INTO pending (run_id, step_id, kind, race, event, condition, detail) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, detail"
+COUNT_PENDING = "SELECT count(*) FROM pending WHERE run_id = ?"
+WAITS_FOR_EVENT = """
+    SELECT run_id, step_id, condition FROM pending WHERE kind = 'event' AND event = ?
+"""
+INVOKED_BY = "SELECT run_id, step_id FROM pending WHERE kind = 'invoke' AND detail = ?"
+DELETE_PENDING = "DELETE FROM pending WHERE run_id = ?"
+
+PUT_JOB = """
+    INSERT INTO jobs (run_id, target, kind, due) VALUES (?, ?, ?, ?)
+    ON CONFLICT (run_id, target, kind) DO UPDATE SET again = max(again, taken)
+"""
+DUE_JOBS = """
+    UPDATE jobs SET taken = 1 WHERE id IN (SELECT id FROM jobs WHERE taken = 0 AND due <= ? ORDER BY due, id LIMIT ?)
+    RETURNING id, run_id, target, kind, attempt
+"""
+NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
+REPEAT_JOB = "UPDATE jobs SET taken = 0, again = 0, attempt = 0, due = ? WHERE id = ? AND again = 1"
+DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
+DELETE_STEP_JOBS = "DELETE FROM jobs WHERE run_id = ? AND target = ?"
+DELETE_RUN_JOBS = "DELETE FROM jobs WHERE run_id = ?"
+RETRY_JOB = "UPDATE jobs SET taken = 0, due = ?, attempt = ? WHERE id = ?"
+RELEASE_JOBS = "UPDATE jobs SET taken = 0 WHERE taken = 1"
+RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due"
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the tables to the newest version, one transaction a version."""
+    for version in range(db.execute("PRAGMA user_version").fetchone()[0], len(MIGRATIONS)):
+        script = f"BEGIN IMMEDIATE; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;"
+        db.executescript(script)

@@ -1,0 +1,174 @@
+"""The engine's state in one SQLite file (or in memory): events, runs, steps, pending operations, jobs.
+
+One connection, used by the event loop's thread alone; a turn is one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flowctl.engine import statements as sql
+from flowctl.engine.protocol import Event, iso
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something due for a run: call it (`step`), end a sleep, or give up a wait."""
+
+    id: int
+    run_id: str
+    target: str
+    kind: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A function's run."""
+
+    run_id: str
+    slug: str
+    function_id: str
+    event_id: str
+    event: Mapping[str, Any]
+    status: str
+    started_at: int
+    ended_at: int | None
+    output: Any
+    sdk_version: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As the API shows it."""
+        return {
+            "run_id": self.run_id,
+            "run_started_at": iso(self.started_at),
+            "function_id": self.function_id,
+            "function_version": 0,
+            "environment_id": "00000000-0000-4000-b000-000000000000",
+            "event_id": self.event_id,
+            "status": self.status,
+            "ended_at": iso(self.ended_at) if self.ended_at else None,
+            "output": self.output,
+        }
+
+
+class Store:
+    """The tables. Methods that write belong inside `transaction()`."""
+
+    def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self.db = sqlite3.connect(path or ":memory:", isolation_level=None)
+        self.db.execute("PRAGMA busy_timeout = 5000")
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = NORMAL")
+        sql.migrate(self.db)
+        self.db.execute(sql.RELEASE_JOBS)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+
+    def put_event(self, event: Event) -> None:
+        """Keep an event."""
+        row = (
+            event.internal_id,
+            event.id,
+            event.name,
+            orjson.dumps(event.to_json()),
+            event.received_at,
+        )
+        self.db.execute(sql.PUT_EVENT, row)
+
+    def seen_event(self, event: Event, *, since: int) -> bool:
+        """Whether an event with the sender's id was taken in before."""
+        return self.db.execute(sql.SEEN_EVENT, (event.id, since, event.internal_id)).fetchone() is not None
+
+    def event(self, internal_id: str) -> dict[str, Any] | None:
+        """One event as the API shows it."""
+        row = self.db.execute(sql.READ_EVENT, (internal_id,)).fetchone()
+        return _event_json(row) if row else None
+
+    def events(self, *, name: str | None, limit: int) -> list[dict[str, Any]]:
+        """The newest events."""
+        return [_event_json(row) for row in self.db.execute(sql.LIST_EVENTS, (name, name, limit))]
+
+    def run(self, run_id: str) -> RunRow | None:
+        """One run."""
+        row = self.db.execute(sql.READ_RUN, (run_id,)).fetchone()
+        return _run(row) if row else None
+
+    def runs_of_event(self, event_id: str) -> list[RunRow]:
+        """The runs an event began."""
+        return [_run(row) for row in self.db.execute(sql.RUNS_OF_EVENT, (event_id,))]
+
+    def open_runs(self, slug: str) -> list[RunRow]:
+        """A function's runs that have not ended."""
+        return [_run(row) for row in self.db.execute(sql.OPEN_RUNS, (slug,)).fetchall()]
+
+    def steps(self, run_id: str) -> dict[str, Any]:
+        """What a run's steps came to, in order of their ends."""
+        return {id: orjson.loads(body) for id, body in self.db.execute(sql.READ_STEPS, (run_id,))}
+
+    def pending(self, run_id: str) -> int:
+        """How many planned, sleeping and waiting steps a run has."""
+        return self.db.execute(sql.COUNT_PENDING, (run_id,)).fetchone()[0]
+
+    def take_due(self, now: int, limit: int) -> list[Job]:
+        """Lease due jobs. A new process's store releases what an old one held."""
+        with self.transaction():
+            rows = self.db.execute(sql.DUE_JOBS, (now, limit)).fetchall()
+        return [Job(*row) for row in sorted(rows)]
+
+    def next_due(self) -> int | None:
+        """When the next job is due."""
+        return self.db.execute(sql.NEXT_DUE).fetchone()[0]
+
+    def enqueue(self, run_id: str, target: str, kind: str, due: int) -> None:
+        """Add a job; the same one that is being done is done again afterwards."""
+        self.db.execute(sql.PUT_JOB, (run_id, target, kind, due))
+
+    def done(self, job: Job, now: int) -> None:
+        """The job is done, unless it was asked for again meanwhile."""
+        if self.db.execute(sql.REPEAT_JOB, (now, job.id)).rowcount == 0:
+            self.db.execute(sql.DELETE_JOB, (job.id,))
+
+
+def _event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:
+    internal_id, body, received_at = row
+    empty = "00000000-0000-0000-0000-000000000000"
+    return {
+        "internal_id": internal_id,
+        "account_id": empty,
+        "environment_id": empty,
+        "source": "",
+        "source_id": None,
+        "received_at": iso(received_at),
+        **orjson.loads(body),
+    }
+
+
+def _run(row: tuple[Any, ...]) -> RunRow:
+    run_id, slug, function_id, event_id, event, status, started, ended, output, version = row
+    value = None if output is None else orjson.loads(output)
+    return RunRow(
+        run_id, slug, function_id, event_id, orjson.loads(event), status, started, ended, value, version
+    )

@@ -1,0 +1,201 @@
+"""One turn, purely: what an SDK answered to a request, as effects on its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from flowctl.engine.protocol import duration_ms, time_ms
+
+BACKOFF_MS = (2_000, 5_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000)
+LOST_BACKOFF_MS = (200, 500, 1_000, 2_000, 5_000, 15_000, 30_000, 60_000)
+YEAR_MS = 366 * 86_400_000
+OK, CREATED, PARTIAL = 200, 201, 206
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The request that was answered."""
+
+    target: str
+    attempt: int
+    max_attempts: int
+    now: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether a failure of it is final."""
+        return self.attempt + 1 >= self.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SDK's answer, its body parsed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The function ended."""
+
+    failed: bool
+    output: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Memoize:
+    """A step ended with `{"data": …}`, `{"error": …}` or null."""
+
+    step_id: str
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A parallel step is to be called by its id."""
+
+    step_id: str
+    race: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A step that ends by itself at a time."""
+
+    step_id: str
+    until: int
+    race: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A step that ends with an event, or with null at a time."""
+
+    step_id: str
+    event: str
+    condition: str | None
+    until: int
+    race: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """A step that ends with another function's run."""
+
+    step_id: str
+    slug: str
+    payload: Mapping[str, Any]
+    until: int
+    race: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The request is to be repeated."""
+
+    due: int
+    attempt: int
+
+
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Retry
+
+
+def effects_of(reply: Reply, call: Call) -> list[Effect]:
+    """What a reply does to its run."""
+    if reply.status in {OK, CREATED}:
+        return [Finish(failed=False, output=reply.body)]
+    if reply.status == PARTIAL and isinstance(reply.body, list):
+        return [effect for op in reply.body for effect in _of_opcode(op, call)]
+    if reply.headers.get("x-inngest-no-retry") == "true" or call.is_last:
+        return [Finish(failed=True, output=error_body(reply))]
+    return [Retry(_retry_time(reply.headers.get("retry-after"), call), call.attempt + 1)]
+
+
+def lost(call: Call, *, reached: bool) -> list[Effect]:
+    """When no answer came: a worker that died counts as a try, one that was not there does not."""
+    if reached and call.is_last:
+        output = {"name": "Error", "message": "The connection to the app broke before it answered."}
+        return [Finish(failed=True, output=output)]
+    wait = LOST_BACKOFF_MS[min(call.attempt, len(LOST_BACKOFF_MS) - 1)]
+    return [Retry(call.now + wait, call.attempt + (1 if reached else 0))]
+
+
+def error_body(reply: Reply) -> Any:
+    """A failed function's output."""
+    if isinstance(reply.body, Mapping):
+        return reply.body
+    return {"name": "Error", "message": str(reply.body or f"The app answered with status {reply.status}.")}
+
+
+def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:
+    id, kind = str(op["id"]), op["op"]
+    opts: Mapping[str, Any] = op.get("opts") or {}
+    race = opts.get("parallelMode") == "race"
+    match kind:
+        case "StepRun" | "Step":
+            return [Memoize(id, {"data": op.get("data")})]
+        case "StepError" if not call.is_last and not (op.get("error") or {}).get("noRetry"):
+            return [Retry(_retry_time((op.get("error") or {}).get("retryAfter"), call), call.attempt + 1)]
+        case "StepError" | "StepFailed":
+            return [Memoize(id, {"error": _step_error(op)})]
+        case "StepPlanned" | "StepNotFound":
+            return [Plan(id, race)] if kind == "StepPlanned" else []
+        case "Sleep":
+            return [Sleep(id, _sleep_end(op, opts, call.now), race)]
+        case "WaitForEvent":
+            event, until = opts.get("event") or op["name"], _end(opts.get("timeout"), call.now)
+            return [Wait(id, event, opts.get("if"), until, race)]
+        case "InvokeFunction":
+            until = _end(opts.get("timeout"), call.now)
+            return [Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race)]
+        case _:
+            message = f"This engine does not know the step kind {kind!r}."
+            return [Memoize(id, {"error": {"name": "Error", "message": message}})]
+
+
+def _step_error(op: Mapping[str, Any]) -> dict[str, Any]:
+    error = op.get("error") or {}
+    known = {key: error[key] for key in ("name", "message", "stack", "cause") if error.get(key) is not None}
+    return {"name": "Error", "message": ""} | known
+
+
+def _sleep_end(op: Mapping[str, Any], opts: Mapping[str, Any], now: int) -> int:
+    text = str(opts.get("duration") or op["name"])
+    try:
+        return now + duration_ms(text)
+    except ValueError:
+        return time_ms(text)
+
+
+def _end(timeout: Any, now: int) -> int:
+    if not timeout:
+        return now + YEAR_MS
+    try:
+        return now + duration_ms(str(timeout))
+    except ValueError:
+        return time_ms(str(timeout))
+
+
+def _retry_time(after: Any, call: Call) -> int:
+    default = call.now + BACKOFF_MS[min(call.attempt, len(BACKOFF_MS) - 1)]
+    if not after:
+        return default
+    for read in (_seconds_from(call.now), time_ms, _http_date):
+        try:
+            return read(str(after))
+        except (ValueError, TypeError):
+            continue
+    return default
+
+
+def _seconds_from(now: int) -> Any:
+    return lambda text: now + round(float(text) * 1000)
+
+
+def _http_date(text: str) -> int:
+    return round(parsedate_to_datetime(text).timestamp() * 1000)
