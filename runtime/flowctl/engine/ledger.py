@@ -1,0 +1,247 @@
+"""What happens to runs: events come in, steps end, functions finish. Each public method is one transaction.
+
+Called by `executor` (with the effects of a turn) and `api`; time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from flowctl.engine import statements as sql
+from flowctl.engine.expressions import holds
+from flowctl.engine.protocol import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    INVOKED,
+    Event,
+    Function,
+    event_matches,
+    new_ulid,
+    parse_event,
+)
+from flowctl.engine.store import Job, RunRow, Store
+from flowctl.engine.turn import Effect, Finish, Invoke, Memoize, Plan, Retry, Sleep, Wait
+
+DEDUPE_MS = 24 * 3_600_000
+CALL, SLEEP, TIMEOUT = "call", "sleep", "timeout"
+DISCOVERY = "step"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The rules by which the store changes; `wake` is called when a job may have become due."""
+
+    store: Store
+    wake: Callable[[], None]
+    functions: dict[str, Function] = field(default_factory=dict[str, Function])
+
+    def take_in(self, events: Sequence[Event]) -> None:
+        """Keep events and do what they cause."""
+        with self.store.transaction():
+            for event in events:
+                self._intake(event)
+        self.wake()
+
+    def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> str:
+        """Run a function by its id; answers the id of the event made for it."""
+        event = _made(INVOKED, {**(payload.get("data") or {})}, now)
+        with self.store.transaction():
+            self.store.put_event(event)
+            if slug in self.functions:
+                self._start(self.functions[slug], event)
+        self.wake()
+        return event.internal_id
+
+    def apply(self, job: Job, effects: Sequence[Effect], *, now: int, sdk_version: int = -1) -> None:
+        """Do what a turn came to, and end its job."""
+        with self.store.transaction():
+            run = self.store.run(job.run_id)
+            if run is None or run.ended_at is not None:
+                self.store.db.execute(sql.DELETE_JOB, (job.id,))
+                return
+            self.store.db.execute(sql.RUN_BEGUN, (sdk_version, job.run_id))
+            retry = next((effect for effect in effects if isinstance(effect, Retry)), None)
+            for effect in effects:
+                self._effect(run, effect, now)
+            if retry is not None:
+                self.store.db.execute(sql.RETRY_JOB, (retry.due, retry.attempt, job.id))
+            else:
+                self.store.done(job, now)
+        self.wake()
+
+    def fire(self, job: Job, *, now: int) -> None:
+        """A sleep is over, or a wait has lasted too long."""
+        with self.store.transaction():
+            self.store.db.execute(sql.DELETE_JOB, (job.id,))
+            body: Any = None
+            if job.kind == TIMEOUT and job.target.startswith("invoke:"):
+                message = "Timed out waiting for invoked function to complete"
+                name = "InngestInvokeTimeoutError"
+                body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
+            self._step_ended(job.run_id, job.target.removeprefix("invoke:"), body, now)
+        self.wake()
+
+    def cancel(self, run_id: str, *, now: int) -> bool:
+        """End a run as cancelled; False when there is no such run. One that has ended stays as it is."""
+        with self.store.transaction():
+            run = self.store.run(run_id)
+            if run is not None and run.ended_at is None:
+                self._end(run, "Cancelled", {}, now)
+        self.wake()
+        return run is not None
+
+    def _intake(self, event: Event) -> None:
+        self.store.put_event(event)
+        given_id = event.id != event.internal_id
+        if given_id and self.store.seen_event(event, since=event.received_at - DEDUPE_MS):
+            return
+        data = event.to_json()
+        self._cancel_by(event, data)
+        self._fulfill_waits(event, data)
+        for function in self.functions.values():
+            for trigger in function.triggers:
+                if event_matches(trigger.get("event") or "", event.name) and holds(
+                    trigger.get("expression"), {"event": data}
+                ):
+                    self._start(function, event)
+                    break
+
+    def _cancel_by(self, event: Event, data: Mapping[str, Any]) -> None:
+        for function in self.functions.values():
+            for rule in function.cancels:
+                if rule.get("event") != event.name:
+                    continue
+                for run in self.store.open_runs(function.slug):
+                    if holds(rule.get("if"), {"event": run.event, "async": data}):
+                        self._end(run, "Cancelled", {}, event.received_at)
+
+    def _fulfill_waits(self, event: Event, data: Mapping[str, Any]) -> None:
+        waits = self.store.db.execute(sql.WAITS_FOR_EVENT, (event.name,)).fetchall()
+        for run_id, step_id, condition in waits:
+            run = self.store.run(run_id)
+            if run is not None and holds(condition, {"event": run.event, "async": data}):
+                self._step_ended(run_id, step_id, data, event.received_at)
+
+    def _start(self, function: Function, event: Event) -> str:
+        run_id, now = new_ulid(event.received_at), event.received_at
+        body = orjson.dumps(event.to_json())
+        row = (run_id, function.slug, function.id, event.internal_id, body, now)
+        self.store.db.execute(sql.PUT_RUN, row)
+        self.store.enqueue(run_id, DISCOVERY, CALL, now)
+        return run_id
+
+    def _effect(self, run: RunRow, effect: Effect, now: int) -> None:
+        match effect:
+            case Finish(failed=failed, output=output):
+                self._end(run, "Failed" if failed else "Completed", output, now)
+            case Memoize(step_id=step_id, body=body):
+                self._step_ended(run.run_id, step_id, body, now, began=False)
+            case Plan(step_id=step_id, race=race):
+                if self._pend(run, step_id, "plan", race=race):
+                    self.store.enqueue(run.run_id, step_id, CALL, now)
+            case Sleep(step_id=step_id, until=until, race=race):
+                if self._pend(run, step_id, "sleep", race=race):
+                    self.store.enqueue(run.run_id, step_id, SLEEP, until)
+            case Wait(step_id=step_id, event=event, condition=condition, until=until, race=race):
+                if self._pend(run, step_id, "event", race=race, event=event, condition=condition):
+                    self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
+            case Invoke():
+                self._invoke(run, effect, now)
+            case Retry():
+                pass
+
+    def _pend(
+        self,
+        run: RunRow,
+        step_id: str,
+        kind: str,
+        *,
+        race: bool,
+        event: str | None = None,
+        condition: str | None = None,
+        detail: str | None = None,
+    ) -> bool:
+        """Note a step that is to end later; False when it is known already."""
+        if step_id in self.store.steps(run.run_id):
+            return False
+        row = (run.run_id, step_id, kind, race, event, condition, detail)
+        return self.store.db.execute(sql.PUT_PENDING, row).rowcount == 1
+
+    def _invoke(self, run: RunRow, effect: Invoke, now: int) -> None:
+        function = self.functions.get(effect.slug)
+        if function is None:
+            message = f"could not find function with ID: {effect.slug}"
+            error = {"error": {"message": message, "name": "Error"}}
+            self._step_ended(run.run_id, effect.step_id, error, now, began=False)
+            return
+        correlation = f"{run.run_id}.{effect.step_id}"
+        meta = {"correlation_id": correlation, "fn_id": effect.slug, "source_fn_id": run.function_id}
+        event = _made(INVOKED, {**(effect.payload.get("data") or {}), "_inngest": meta}, now)
+        if not self._pend(run, effect.step_id, "invoke", race=effect.race, detail=event.internal_id):
+            return
+        self.store.put_event(event)
+        self._start(function, event)
+        self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
+
+    def _step_ended(self, run_id: str, step_id: str, body: Any, now: int, *, began: bool = True) -> None:
+        """Remember a step; call the function again unless its siblings are waited for.
+
+        `began` says that it must have been pending: when it no longer is, another was first.
+        """
+        pending = self.store.db.execute(sql.TAKE_PENDING, (run_id, step_id)).fetchone()
+        if pending is None and began:
+            return
+        self.store.db.execute(sql.PUT_STEP, (run_id, step_id, orjson.dumps(body)))
+        self.store.db.execute(sql.DELETE_STEP_TIMERS, (run_id, step_id, f"invoke:{step_id}"))
+        if pending is None or pending[0] or self.store.pending(run_id) == 0:
+            self.store.enqueue(run_id, DISCOVERY, CALL, now)
+
+    def _end(self, run: RunRow, status: str, output: Any, now: int) -> None:
+        if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:
+            return
+        self.store.db.execute(sql.DELETE_RUN_JOBS, (run.run_id,))
+        self.store.db.execute(sql.DELETE_PENDING, (run.run_id,))
+        self._answer_invoker(run, status, output, now)
+        data: dict[str, Any] = {
+            "function_id": run.slug,
+            "run_id": run.run_id,
+            "event": run.event,
+            "events": [run.event],
+            "_inngest": {"status": status},
+        }
+        if status == "Completed":
+            self._intake(_made(FINISHED, {**data, "result": output}, now))
+            return
+        if status == "Cancelled":
+            self._intake(_made(CANCELLED, data, now))
+            return
+        error = _shown_error(output)
+        self._intake(_made(FAILED, {**data, "error": error, "result": output}, now))
+        self._intake(_made(FINISHED, {**data, "error": error, "result": output}, now))
+
+    def _answer_invoker(self, run: RunRow, status: str, output: Any, now: int) -> None:
+        invoker = self.store.db.execute(sql.INVOKED_BY, (run.event_id,)).fetchone()
+        if invoker is None:
+            return
+        if status == "Completed":
+            body: Any = {"data": output}
+        elif status == "Cancelled":
+            body = {"error": {"name": "Error", "message": "The invoked function was cancelled."}}
+        else:
+            body = {"error": _shown_error(output)}
+        self._step_ended(*invoker, body, now)
+
+
+def _shown_error(output: Any) -> dict[str, Any]:
+    error = output if isinstance(output, dict) else {"name": "Error", "message": str(output)}
+    shown = {key: value for key, value in error.items() if key != "code"}
+    return {"error": "invalid status code: 500"} | shown
+
+
+def _made(name: str, data: Mapping[str, Any], now: int) -> Event:
+    return parse_event({"name": name, "data": data, "ts": now}, now=now)
