@@ -1,0 +1,168 @@
+"""Takes due jobs, calls the apps, hands what they answered to the ledger.
+
+Nothing here is remembered: a job is taken in one transaction and ended in another, and a new process
+releases what a dead one had taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from flowctl.engine.ledger import CALL, DISCOVERY, Ledger
+from flowctl.engine.protocol import Function, new_ulid
+from flowctl.engine.store import Job, RunRow
+from flowctl.engine.transport import Answer, BrokenError, NotReachedError, Transport
+from flowctl.engine.turn import Call, Effect, Reply, effects_of, lost
+
+CONCURRENCY = 200
+UNKNOWN_FUNCTION_RETRY_MS = 1_000
+
+log = logging.getLogger("flowctl.engine")
+
+
+def now_ms() -> int:
+    """Epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Executor:
+    """The engine's only loop."""
+
+    ledger: Ledger
+    transport: Transport = field(default_factory=Transport)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self.woken.clear()
+            now = now_ms()
+            due = self.ledger.store.next_due()
+            room = CONCURRENCY - len(self._calls)
+            if due is not None and due <= now and room > 0:
+                for job in self.ledger.store.take_due(now, room):
+                    self._begin(job)
+                continue
+            wait = (due - now) / 1000 if due is not None and due > now else None
+            try:
+                await asyncio.wait_for(self.woken.wait(), wait)
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        """Leave the calls in flight: their jobs are taken up again by the next engine."""
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        self.transport.close()
+
+    def _begin(self, job: Job) -> None:
+        if job.kind != CALL:
+            self.ledger.fire(job, now=now_ms())
+            return
+        task = asyncio.create_task(self._call(job))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        self.woken.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("A call failed inside the engine.", exc_info=task.exception())
+
+    async def _call(self, job: Job) -> None:
+        run = self.ledger.store.run(job.run_id)
+        if run is None or run.ended_at is not None:
+            self.ledger.apply(job, [], now=now_ms())
+            return
+        function = self.ledger.functions.get(run.slug)
+        call = Call(job.target, job.attempt, function.max_attempts if function else 1, now_ms())
+        if function is None:
+            self.ledger.apply(job, lost(call, reached=False), now=now_ms())
+            return
+        effects, version = await self._answered(job, run, function, call)
+        self.ledger.apply(job, effects, now=now_ms(), sdk_version=version)
+
+    async def _answered(
+        self, job: Job, run: RunRow, function: Function, call: Call
+    ) -> tuple[list[Effect], int]:
+        url = function.url
+        if job.target != DISCOVERY:
+            url = url.replace("stepId=step", f"stepId={job.target}")
+        body = self._request_body(job, run, function)
+        headers = {
+            "user-agent": "Inngest",
+            "content-type": "application/json",
+            "x-inngest-server-kind": "dev",
+            "x-inngest-req-version": str(run.sdk_version),
+            "x-run-id": run.run_id,
+        }
+        try:
+            answer = await self.transport.request("POST", url, headers=headers, body=orjson.dumps(body))
+        except NotReachedError:
+            return lost(_at(call), reached=False), run.sdk_version
+        except BrokenError as err:
+            log.warning("Run %s: %s", run.run_id, err)
+            return lost(_at(call), reached=True), run.sdk_version
+        version = answer.headers.get("x-inngest-req-version", "")
+        known = int(version) if version.lstrip("-").isdigit() else run.sdk_version
+        return effects_of(_reply(answer), _at(call)), known
+
+    def _request_body(self, job: Job, run: RunRow, function: Function) -> dict[str, Any]:
+        store = self.ledger.store
+        steps = store.steps(run.run_id)
+        targeted = job.target != DISCOVERY
+        stack = list(steps)
+        ctx = {
+            "run_id": run.run_id,
+            "fn_id": function.id,
+            "step_id": DISCOVERY,
+            "attempt": job.attempt,
+            "max_attempts": function.max_attempts,
+            "disable_immediate_execution": targeted or store.pending(run.run_id) > 0,
+            "stack": {"stack": stack, "current": len(stack)},
+            "use_api": False,
+            "env": "",
+            "generation_id": 1,
+            "request_id": new_ulid(now_ms()),
+            "job_id": str(job.id),
+            "qi_id": base64.b64encode(f"{job.id}::default".encode()).decode(),
+        }
+        return {
+            "ctx": ctx,
+            "defers": {},
+            "event": run.event,
+            "events": [run.event],
+            "steps": steps,
+            "use_api": False,
+            "version": run.sdk_version,
+        }
+
+
+def _at(call: Call) -> Call:
+    return Call(call.target, call.attempt, call.max_attempts, now_ms())
+
+
+def _reply(answer: Answer) -> Reply:
+    body = _parsed(answer.body)
+    if answer.status == 201 and isinstance(body, dict) and {"status", "body"} <= body.keys():  # noqa: PLR2004 - a streamed reply
+        inner = body["body"]
+        headers = {str(k).lower(): str(v) for k, v in (body.get("headers") or {}).items()}
+        return Reply(int(body["status"]), headers, _parsed(inner) if isinstance(inner, str) else inner)
+    return Reply(answer.status, answer.headers, body)
+
+
+def _parsed(body: bytes | str) -> Any:
+    try:
+        return orjson.loads(body.strip() or b"null")
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace") if isinstance(body, bytes) else body
