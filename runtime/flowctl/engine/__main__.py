@@ -1,0 +1,60 @@
+"""The engine alone in a process: `python -m flowctl.engine`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowctl.engine.server import Engine, EngineConfig, PortInUseError
+
+PORT_IN_USE = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM; answers the exit code."""
+    given = _parser().parse_args(argv)
+    config = EngineConfig(
+        host=given.host,
+        port=given.port,
+        db=given.db,
+        app_urls=tuple(given.url),
+        poll=not given.no_poll,
+        studio_url=given.studio_url,
+    )
+    listener = socket.socket(fileno=given.fd) if given.fd is not None else None
+    try:
+        asyncio.run(_serve(Engine(config, listener=listener)))
+    except PortInUseError as err:
+        print(f"{err} Stop the other program, or choose another port with --port.", file=sys.stderr)
+        return PORT_IN_USE
+    return 0
+
+
+async def _serve(engine: Engine) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with engine:
+        print(f"flowctl engine ready on {engine.url}", flush=True)
+        await stop.wait()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("flowctl engine", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8288)
+    parser.add_argument("-u", "--url", action="append", default=[], metavar="APP_URL")
+    parser.add_argument("--db", type=Path)
+    parser.add_argument("--no-poll", action="store_true")
+    parser.add_argument("--studio-url")
+    parser.add_argument("--fd", type=int, help="an inherited listening socket instead of host and port")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

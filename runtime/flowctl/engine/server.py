@@ -1,0 +1,124 @@
+"""The engine put together: store, ledger, executor and HTTP interface, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from flowctl.engine.api import LOOPBACK, Api, create_api
+from flowctl.engine.apps import Apps, ask_to_register
+from flowctl.engine.executor import Executor
+from flowctl.engine.ledger import Ledger
+from flowctl.engine.realtime import Realtime
+from flowctl.engine.store import Store
+from flowctl.engine.transport import Transport
+
+STOP_SECONDS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Where the engine listens (port 0: any free one), where it keeps its state, which apps it looks for."""
+
+    host: str = "127.0.0.1"
+    port: int = 8288
+    db: Path | None = None
+    app_urls: tuple[str, ...] = ()
+    poll: bool = True
+    studio_url: str | None = None
+
+
+class PortInUseError(OSError):
+    """Another program listens on the engine's port."""
+
+
+class Engine:
+    """A running engine: `async with Engine(config) as engine: engine.url`."""
+
+    def __init__(self, config: EngineConfig, *, listener: socket.socket | None = None) -> None:
+        self.config = config
+        self._listener = listener or _listen(config.host, config.port)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{self._listener.getsockname()[1]}"
+
+    async def __aenter__(self) -> Self:
+        self._store = Store(self.config.db)
+        woken = asyncio.Event()
+        ledger = Ledger(self._store, woken.set)
+        apps = Apps(ledger)
+        apps.load()
+        self._executor = Executor(ledger, woken=woken)
+        self._syncing = Transport()
+        api = Api(ledger, apps, Realtime(), self.config.studio_url)
+        self._server = _server(create_api(api, local_only=self.config.host in LOOPBACK))
+        self._tasks = [
+            asyncio.create_task(self._server.serve([self._listener])),
+            asyncio.create_task(self._executor.run()),
+            *(
+                asyncio.create_task(ask_to_register(url, self._syncing, poll=self.config.poll))
+                for url in self.config.app_urls
+            ),
+        ]
+        while not self._server.started:  # uvicorn tells by a flag only
+            if self._tasks[0].done():
+                await self._tasks[0]
+            await asyncio.sleep(0.001)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        serving, *others = self._tasks
+        for task in others:
+            task.cancel()
+        await self._executor.stop()
+        await asyncio.gather(serving, *others, return_exceptions=True)
+        self._syncing.close()
+        self._listener.close()
+        self._store.close()
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the process's signals alone."""
+
+    def install_signal_handlers(self) -> None:
+        """None: whoever runs the engine decides when it stops."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
+        """As above."""
+        return contextlib.nullcontext()
+
+
+def _server(app: ASGIApp) -> _Server:
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ws="websockets-sansio",
+    )
+    return _Server(config)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as err:
+        listener.close()
+        raise PortInUseError(f"Cannot listen on {host}:{port}: {err.strerror}.") from err
+    return listener
