@@ -163,7 +163,7 @@ class Function:
         """How often one request is tried."""
         step = next(iter((self.config.get("steps") or {}).values()), {})
         retries = (step.get("retries") or {}).get("attempts")
-        return DEFAULT_RETRIES + 1 if retries is None else int(retries)
+        return 1 + (DEFAULT_RETRIES if retries is None else int(retries))
 
 
 def event_matches(pattern: str, name: str) -> bool:
