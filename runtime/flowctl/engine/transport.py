@@ -12,13 +12,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httptools
 import httpx
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 2 * 3600.0
+REDIRECTS = 4
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -64,7 +65,15 @@ class Transport:
         self._idle: dict[tuple[str, int], list[_Connection]] = defaultdict(list)
 
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b"") -> Answer:
-        """One request and its whole answer."""
+        """One request and its whole answer; follows redirects that keep the method."""
+        for _ in range(REDIRECTS):
+            answer = await self._request(method, url, headers, body)
+            if answer.status not in {307, 308} or "location" not in answer.headers:
+                return answer
+            url = urljoin(url, answer.headers["location"])
+        raise BrokenError(f"{url}: too many redirects")
+
+    async def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         parts = urlsplit(url)
         if parts.scheme == "https":
             return await _over_tls(method, url, headers, body)

@@ -1,0 +1,193 @@
+"""Flow control as pure decisions: a function's rules, read once, and what they say at a moment.
+
+`starts` applies them to the store when events come in, `gates` when jobs are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flowctl.engine.protocol import duration_ms
+
+DAY_MS = 24 * 3_600_000
+PRIORITY_BOUND_MS = 600_000
+BATCH_TIMEOUT_MS = 60_000
+_SCOPES = ("fn", "env", "account")
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` requests at once for each value of `key` in a scope."""
+
+    limit: int
+    key: str | None
+    scope: str
+
+    def gate(self, slug: str, value: object) -> str:
+        """The name of what is shared by all that this limit counts together."""
+        owner = slug if self.scope == "fn" else self.key or ""
+        return f"{self.scope}/{owner}/{self.key or ''}/{value if self.key else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`limit` starts in a period for each value of `key`; `burst` of them at once."""
+
+    limit: int
+    period: int
+    key: str | None
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Debounce:
+    """Start with the last event, once none came for a period (or the timeout is over)."""
+
+    period: int
+    timeout: int | None
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Start once for up to `size` events; those that fail the condition start alone."""
+
+    size: int
+    timeout: int
+    key: str | None
+    condition: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Singleton:
+    """One run at a time for each value of `key`: a newer one is skipped, or cancels the older."""
+
+    mode: Literal["skip", "cancel"]
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowControl:
+    """The rules of one function."""
+
+    concurrency: tuple[Concurrency, ...] = ()
+    throttle: Rate | None = None
+    rate_limit: Rate | None = None
+    debounce: Debounce | None = None
+    batch: Batch | None = None
+    singleton: Singleton | None = None
+    priority: str | None = None
+    idempotency: str | None = None
+    start_timeout: int | None = None
+    finish_timeout: int | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> FlowControl:
+        """Of a function's registration; raises ValueError, KeyError or TypeError for one that is malformed."""
+        timeouts = config.get("timeouts") or {}
+        return cls(
+            concurrency=_concurrency(config.get("concurrency")),
+            throttle=_rate(config.get("throttle")),
+            rate_limit=_rate(config.get("rateLimit")),
+            debounce=_debounce(config.get("debounce")),
+            batch=_batch(config.get("batchEvents")),
+            singleton=_singleton(config.get("singleton")),
+            priority=(config.get("priority") or {}).get("run"),
+            idempotency=config.get("idempotency"),
+            start_timeout=_span(timeouts.get("start")),
+            finish_timeout=_span(timeouts.get("finish")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A period that began with the first start in it."""
+
+    began: int
+    count: int
+
+
+def admitted(window: Window | None, *, limit: int, period: int, now: int) -> Window | None:
+    """The window after one more start, or None when it is full."""
+    if window is None or now >= window.began + period:
+        return Window(now, 1)
+    return Window(window.began, window.count + 1) if window.count < limit else None
+
+
+def throttled(arrival: float | None, rate: Rate, *, now: int) -> tuple[int, float]:
+    """When the next start may happen, and the theoretical arrival time after it (generic cell rate)."""
+    interval = rate.period / rate.limit
+    expected = now if arrival is None else max(arrival, now)
+    start = max(now, round(expected - (rate.burst - 1) * interval))
+    return start, expected + interval
+
+
+def debounced_until(rule: Debounce, *, since: int, now: int) -> int:
+    """When a debounced function starts, if no event comes before; the first came at `since`."""
+    quiet = now + rule.period
+    return quiet if rule.timeout is None else max(now, min(quiet, since + rule.timeout))
+
+
+def rank(now: int, priority: object) -> int:
+    """The place in the queue: a time, moved by the priority's seconds, ten minutes at most."""
+    if isinstance(priority, bool) or not isinstance(priority, int | float):
+        return now
+    return now - max(-PRIORITY_BOUND_MS, min(PRIORITY_BOUND_MS, round(priority * 1000)))
+
+
+def full_gate(gates: Sequence[tuple[str, int]], held: Mapping[str, int]) -> str | None:
+    """The first gate with no room, or None when all let pass."""
+    return next((name for name, limit in gates if held.get(name, 0) >= limit), None)
+
+
+def _span(text: Any) -> int | None:
+    return None if text is None else duration_ms(str(text))
+
+
+def _concurrency(raw: Any) -> tuple[Concurrency, ...]:
+    if not raw:
+        return ()
+    entries = raw if isinstance(raw, list) else [raw]
+    return tuple(rule for entry in entries if (rule := _one_concurrency(entry)).limit > 0)
+
+
+def _one_concurrency(entry: Any) -> Concurrency:
+    if isinstance(entry, int):
+        return Concurrency(entry, None, "fn")
+    scope = entry.get("scope") or "fn"
+    if scope not in _SCOPES:
+        raise ValueError(f"{scope!r} is no concurrency scope; choose one of {', '.join(_SCOPES)}")
+    return Concurrency(int(entry["limit"]), entry.get("key"), scope)
+
+
+def _rate(raw: Any) -> Rate | None:
+    if not raw:
+        return None
+    rate = Rate(
+        int(raw["limit"]), duration_ms(str(raw["period"])), raw.get("key"), int(raw.get("burst") or 1)
+    )
+    if rate.limit < 1 or rate.period < 1:
+        raise ValueError(f"{raw!r} must have a limit and a period above zero")
+    return rate
+
+
+def _debounce(raw: Any) -> Debounce | None:
+    if not raw:
+        return None
+    return Debounce(duration_ms(str(raw["period"])), _span(raw.get("timeout")), raw.get("key"))
+
+
+def _batch(raw: Any) -> Batch | None:
+    if not raw:
+        return None
+    timeout = _span(raw.get("timeout"))
+    size = max(1, int(raw["maxSize"]))
+    return Batch(size, BATCH_TIMEOUT_MS if timeout is None else timeout, raw.get("key"), raw.get("if"))
+
+
+def _singleton(raw: Any) -> Singleton | None:
+    if not raw:
+        return None
+    return Singleton("cancel" if raw.get("mode") == "cancel" else "skip", raw.get("key"))
