@@ -85,7 +85,7 @@ class FlowControl:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> FlowControl:
-        """Of a function's registration; raises ValueError, KeyError or TypeError for one that is malformed."""
+        """Of a registration; raises ValueError, KeyError or TypeError for one that is malformed."""
         timeouts = config.get("timeouts") or {}
         return cls(
             concurrency=_concurrency(config.get("concurrency")),
