@@ -44,7 +44,7 @@ async def run(workflow: Any, input_data: Any, **options: Any) -> Any:
 
 async def test_dountil_repeats_until_the_condition_holds(register) -> None:
     workflow = counter(output_schema=Counter).dountil(increment, lambda ctx: ctx.input_data.value >= 10)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 5})
     assert (result.status, result.result) == ("success", Counter(value=10))
     assert result.steps["increment"].metadata == {"iterationCount": 5}
@@ -52,7 +52,7 @@ async def test_dountil_repeats_until_the_condition_holds(register) -> None:
 
 async def test_dowhile_runs_the_step_once_even_when_the_condition_is_false(register) -> None:
     workflow = counter().dowhile(increment, lambda ctx: False)
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, Counter(value=1))).raw_result == {"value": 2}
 
 
@@ -61,14 +61,14 @@ async def test_a_loop_condition_that_raises_fails_the_run_with_that_error(regist
         raise LookupError("no limit")
 
     workflow = counter().dountil(increment, broken)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 1})
     assert (result.status, result.error.name, result.error.message) == ("failed", "LookupError", "no limit")
 
 
 async def test_parallel_gives_the_same_input_to_all_and_a_dict_of_outputs(register) -> None:
     workflow = counter().parallel([increment, double])
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 5})
     assert result.raw_result == {"increment": {"value": 6}, "double": {"value": 10}}
 
@@ -82,7 +82,7 @@ async def test_parallel_steps_really_overlap(register) -> None:
     workflow = create_workflow(id="w").parallel(
         [create_step(id="a", execute=meet), create_step(id="b", execute=meet)]
     )
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, {})).status == "success"
 
 
@@ -100,7 +100,7 @@ async def test_parallel_fails_with_the_first_failure_in_list_order_after_all_hav
         return "slow"
 
     workflow = create_workflow(id="w").parallel([bad, slow])
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {})
     assert (result.status, result.error.message, finished) == ("failed", "bad", ["slow"])
 
@@ -114,14 +114,14 @@ async def test_branch_runs_every_arm_whose_condition_is_true(register) -> None:
             (lambda ctx: True, third),
         ]
     )
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 5})
     assert result.raw_result == {"increment": {"value": 6}, "third": {"value": 10}}
 
 
 async def test_a_branch_condition_that_raises_counts_as_false(register) -> None:
     workflow = counter().branch([(lambda ctx: 1 / 0, increment)])
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, {"value": 5})).raw_result == {}
 
 
@@ -131,7 +131,7 @@ async def test_foreach_keeps_the_order_of_the_items(register) -> None:
         return data * data
 
     workflow = create_workflow(id="w", input_schema=list[int]).foreach(square, concurrency=2)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, [1, 2, 3])
     assert result.raw_result == [1, 4, 9]
     assert result.steps["square"].payload == [1, 2, 3]
@@ -152,20 +152,20 @@ async def test_foreach_runs_at_most_so_many_items_at_a_time(register) -> None:
         return data
 
     workflow = create_workflow(id="w").foreach(item, concurrency=3)
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, list(range(9)))).raw_result == list(range(9))
     assert most == 3
 
 
 async def test_foreach_over_an_empty_list_gives_an_empty_list(register) -> None:
     workflow = create_workflow(id="w").foreach(increment)
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, [])).raw_result == []
 
 
 async def test_foreach_over_something_else_fails_and_says_what_it_got(register) -> None:
     workflow = create_workflow(id="w").foreach(increment)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 1})
     assert result.status == "failed"
     assert "needs a list" in result.error.message
@@ -173,7 +173,7 @@ async def test_foreach_over_something_else_fails_and_says_what_it_got(register) 
 
 async def test_sleep_passes_its_input_on(register) -> None:
     workflow = counter().then(increment).sleep(1).sleep(timedelta(milliseconds=1)).then(double)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 1})
     assert result.raw_result == {"value": 4}
     assert result.steps["sleep_counter_0"].status == "success"
@@ -186,14 +186,14 @@ async def test_sleep_and_sleep_until_take_functions_of_the_context(register) -> 
         .sleep_until(lambda ctx: datetime.now(UTC))
         .then(increment)
     )
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, {"value": 1})).raw_result == {"value": 2}
 
 
 async def test_a_nested_workflow_is_one_step_of_its_parent(register) -> None:
     inner = counter("inner").then(increment).then(double).commit()
     outer = counter("outer").then(inner).then(increment)
-    register(outer)
+    await register(outer)
     result = await run(outer, {"value": 1})
     assert result.raw_result == {"value": 5}
     assert list(result.steps) == ["inner", "increment"]
@@ -202,16 +202,16 @@ async def test_a_nested_workflow_is_one_step_of_its_parent(register) -> None:
 async def test_a_nested_workflow_in_a_loop_runs_its_steps_anew_each_time(register) -> None:
     inner = counter("inner", output_schema=Counter).then(increment).then(double).commit()
     outer = counter("outer").dountil(inner, lambda ctx: ctx.get_step_result("inner")["value"] > 20)
-    register(outer)
+    await register(outer)
     assert (await run(outer, {"value": 1})).raw_result == {"value": 22}
     again = counter("again").dountil(inner, lambda ctx: ctx.iteration_count == 3)
-    register(again)
+    await register(again)
     assert (await run(again, {"value": 1})).raw_result == {"value": 22}
 
 
 async def test_map_takes_a_function_of_the_context(register) -> None:
     workflow = counter().then(increment).map(lambda ctx: {"value": ctx.input_data.value * 10}).then(double)
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, {"value": 1})).raw_result == {"value": 40}
 
 
@@ -230,7 +230,7 @@ async def test_map_takes_keys_from_steps_input_constants_functions_and_templates
             }
         )
     )
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {"value": 1}, request_context={"user": "ada"})
     assert result.raw_result == {
         "step": 2, "input": 1, "constant": 0, "fn": 102, "text": "got 2 of 2", "who": "ada",
@@ -245,7 +245,7 @@ def test_a_wrong_template_is_refused_when_it_is_defined(template: str) -> None:
 
 async def test_input_that_does_not_fit_is_refused_before_anything_starts(register) -> None:
     workflow = counter().then(increment)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     with pytest.raises(ValidationError, match=r"Invalid input data: \n- value: "):
         await run.start({"value": "many"})
@@ -256,7 +256,7 @@ async def test_input_that_does_not_fit_is_refused_before_anything_starts(registe
 async def test_an_output_of_the_wrong_shape_fails_the_step_and_names_the_field(register) -> None:
     wrong = create_step(id="wrong", output_schema=Counter, execute=lambda ctx: {"valu": 1})
     workflow = create_workflow(id="w").then(wrong)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {})
     assert result.status == "failed"
     assert "value: Field required" in result.error.message
@@ -264,7 +264,7 @@ async def test_an_output_of_the_wrong_shape_fails_the_step_and_names_the_field(r
 
 async def test_a_step_whose_input_does_not_fit_fails_with_the_issues(register) -> None:
     workflow = create_workflow(id="w").map(lambda ctx: {"value": "x"}).then(increment)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, {})
     assert "Step input validation failed" in result.error.message
     assert result.error.cause.issues[0]["field"] == "value"

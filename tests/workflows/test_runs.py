@@ -35,7 +35,7 @@ async def two(data: int, ctx: StepContext) -> int:
 
 async def test_a_stream_tells_each_step_in_order(register) -> None:
     workflow = create_workflow(id="w").then(one).then(two)
-    register(workflow)
+    await register(workflow)
     stream = (await workflow.create_run()).stream(1)
     seen = [(event.type, event.payload.get("id")) async for event in stream]
     assert seen == [
@@ -54,7 +54,7 @@ async def test_a_stream_tells_each_step_in_order(register) -> None:
 
 async def test_a_late_observer_gets_all_events(register) -> None:
     workflow = create_workflow(id="w").then(one)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start(1)
     types = [event.type async for event in run.observe_stream()]
@@ -63,7 +63,7 @@ async def test_a_late_observer_gets_all_events(register) -> None:
 
 async def test_foreach_streams_its_progress(register) -> None:
     workflow = create_workflow(id="w").foreach(one)
-    register(workflow)
+    await register(workflow)
     stream = (await workflow.create_run()).stream([1, 2, 3])
     progress = [e.payload async for e in stream if e.type == "workflow-step-progress"]
     assert [(p["completedCount"], p["totalCount"], p["currentIndex"]) for p in progress] == [
@@ -76,7 +76,7 @@ async def test_foreach_streams_its_progress(register) -> None:
 async def test_a_nested_step_is_streamed_under_its_path(register) -> None:
     inner = create_workflow(id="inner").then(one).commit()
     workflow = create_workflow(id="w").then(inner)
-    register(workflow)
+    await register(workflow)
     stream = (await workflow.create_run()).stream(1)
     ids = [e.payload["id"] async for e in stream if "id" in e.payload]
     assert ids == ["inner", "inner.one", "inner.one", "inner"]
@@ -95,7 +95,7 @@ async def test_cancel_is_terminal_and_the_step_in_flight_sees_it(register) -> No
         return "too late"
 
     workflow = create_workflow(id="w").then(create_step(id="wait", execute=wait)).then(one)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     starting = asyncio.create_task(run.start(1))
     await asyncio.wait_for(began.wait(), 5)
@@ -108,7 +108,7 @@ async def test_cancel_is_terminal_and_the_step_in_flight_sees_it(register) -> No
 
 async def test_cancel_ends_a_sleep(register) -> None:
     workflow = create_workflow(id="w").sleep(3_600_000)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     stream = run.stream(1)
     async for event in stream:
@@ -119,7 +119,7 @@ async def test_cancel_ends_a_sleep(register) -> None:
 
 async def test_runs_are_listed_newest_first_filtered_and_deleted(register) -> None:
     workflow = create_workflow(id="w").then(one)
-    register(workflow)
+    await register(workflow)
     for name in ("a", "b", "c"):
         await (await workflow.create_run(run_id=name, resource_id=f"user-{name}")).start(1)
     page = await workflow.list_workflow_runs(page=0, per_page=2, status="success")
@@ -133,7 +133,7 @@ async def test_runs_are_listed_newest_first_filtered_and_deleted(register) -> No
 async def test_a_stored_run_shows_nested_steps_by_path(register) -> None:
     inner = create_workflow(id="inner").then(one).commit()
     workflow = create_workflow(id="w").then(inner)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start(1)
     stored = await workflow.get_workflow_run_by_id(run.run_id)
@@ -142,7 +142,7 @@ async def test_a_stored_run_shows_nested_steps_by_path(register) -> None:
 
 async def test_an_unknown_run_cannot_be_canceled(register) -> None:
     workflow = create_workflow(id="w").then(one)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await workflow.delete_workflow_run_by_id(run.run_id)
     with pytest.raises(RunNotFoundError):
@@ -151,7 +151,7 @@ async def test_an_unknown_run_cannot_be_canceled(register) -> None:
 
 async def test_only_an_active_run_is_restarted(register) -> None:
     workflow = create_workflow(id="w").then(one)
-    register(workflow)
+    await register(workflow)
     with pytest.raises(NotActiveError):
         await (await workflow.create_run()).restart()
 
@@ -167,7 +167,7 @@ async def test_restart_runs_the_interrupted_step_and_none_before_it(register) ->
         return create_step(id=id, execute=work)
 
     workflow = create_workflow(id="w").then(named("a")).then(named("b")).then(named("c"))
-    app = register(workflow)
+    app = await register(workflow)
     context = {
         "input": 1,
         "a": {"status": "success", "payload": 1, "output": 2},

@@ -40,7 +40,7 @@ async def test_a_step_is_tried_again_as_often_as_it_says(register) -> None:
     workflow = create_workflow(id="w", retry_config={"attempts": 9}).then(
         create_step(id="s", execute=work, retries=2)
     )
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow)).raw_result == 3
     assert tries == [0, 1, 2]
 
@@ -48,7 +48,7 @@ async def test_a_step_is_tried_again_as_often_as_it_says(register) -> None:
 async def test_without_retries_the_first_failure_fails_the_run(register) -> None:
     work, tries = failing(1)
     workflow = create_workflow(id="w").then(create_step(id="s", execute=work))
-    register(workflow)
+    await register(workflow)
     result = await run(workflow)
     assert (result.status, result.steps["s"].status, tries) == ("failed", "failed", [0])
 
@@ -56,7 +56,7 @@ async def test_without_retries_the_first_failure_fails_the_run(register) -> None
 async def test_an_error_that_says_so_is_not_tried_again(register) -> None:
     work, tries = failing(1, NonRetriableError)
     workflow = create_workflow(id="w").then(create_step(id="s", execute=work, retries=5))
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow)).status == "failed"
     assert tries == [0]
 
@@ -75,7 +75,7 @@ async def test_errors_keep_their_attributes_and_causes(register) -> None:
             raise RateLimited from err
 
     workflow = create_workflow(id="w").then(call)
-    register(workflow)
+    await register(workflow)
     error = (await run(workflow)).error
     assert (error.name, error.message, error.status_code) == ("RateLimited", "slow down", 429)
     assert (error.cause.name, error.cause.message) == ("ConnectionError", "refused")
@@ -87,7 +87,7 @@ async def test_a_plain_def_runs_in_a_thread(register) -> None:
         return threading.current_thread() is threading.main_thread()
 
     workflow = create_workflow(id="w").then(where)
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow)).raw_result is False
 
 
@@ -119,7 +119,7 @@ async def test_bail_ends_the_run_with_success_and_its_result(register) -> None:
         return data + "!"
 
     workflow = create_workflow(id="w").then(first).then(second)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, "stop")
     assert (result.status, result.raw_result, "second" in result.steps) == (
         "success",
@@ -140,7 +140,7 @@ async def test_bail_in_a_nested_workflow_ends_only_that_one(register) -> None:
 
     inner = create_workflow(id="inner").then(leave).then(after).commit()
     outer = create_workflow(id="outer").then(inner).then(after)
-    register(outer)
+    await register(outer)
     assert (await run(outer)).raw_result == "outer saw inner"
 
 
@@ -157,7 +157,7 @@ async def test_state_is_merged_when_a_step_ends_and_seen_by_the_next(register) -
         return ctx.state
 
     workflow = create_workflow(id="w").then(write).then(read)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, initial_state={"count": 0, "kept": True})
     assert (seen, result.raw_result) == ([0], {"count": 1, "kept": True})
 
@@ -172,7 +172,7 @@ async def test_the_request_context_travels_and_changes_reach_later_steps(registe
         return (ctx.request_context.get("seen"), ctx.request_context.get("absent"))
 
     workflow = create_workflow(id="w").then(write).then(read)
-    register(workflow)
+    await register(workflow)
     assert (await run(workflow, request_context={"seen": []})).raw_result == [["first"], None]
 
 
@@ -182,7 +182,7 @@ async def test_a_leave_that_was_not_awaited_fails_the_step(register) -> None:
         ctx.bail("lost")
 
     workflow = create_workflow(id="w").then(forgetful)
-    register(workflow)
+    await register(workflow)
     assert "not awaited" in (await run(workflow)).error.message
 
 
@@ -192,7 +192,7 @@ async def test_suspend_in_a_plain_def_fails_and_says_what_it_needs(register) -> 
         ctx.suspend()
 
     workflow = create_workflow(id="w").then(plain)
-    register(workflow)
+    await register(workflow)
     assert "async def" in (await run(workflow)).error.message
 
 
@@ -204,7 +204,7 @@ async def test_a_suspend_inside_a_task_group_suspends_the_step(register) -> None
         return "unreachable"
 
     workflow = create_workflow(id="w").then(grouped)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow)
     assert (result.status, result.suspend_payload) == ("suspended", {"grouped": {"why": "ask"}})
 
@@ -222,7 +222,7 @@ async def test_callbacks_are_done_before_start_returns_and_may_raise(register) -
         return data
 
     workflow = create_workflow(id="w", input_schema=str, on_finish=on_finish).then(ok)
-    register(workflow)
+    await register(workflow)
     result = await run(workflow, "x")
     assert result.status == "success"
     assert (infos[0].status, infos[0].result, infos[0].get_init_data()) == ("success", "x", "x")
@@ -233,7 +233,7 @@ async def test_a_run_starts_once(register) -> None:
     async def ok(data: Any) -> None: ...
 
     workflow = create_workflow(id="w").then(ok)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start()
     with pytest.raises(StillRunningError):

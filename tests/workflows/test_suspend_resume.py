@@ -44,7 +44,7 @@ async def upper(data: str) -> str:
 
 async def test_a_suspended_run_says_what_is_asked_and_goes_on_with_the_answer(register) -> None:
     workflow = create_workflow(id="w").then(upper).then(approve)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     result = await run.start("post")
     assert (result.status, result.suspended) == ("suspended", [["approve"]])
@@ -56,7 +56,7 @@ async def test_a_suspended_run_says_what_is_asked_and_goes_on_with_the_answer(re
 
 async def test_an_answer_of_the_wrong_shape_consumes_nothing(register) -> None:
     workflow = create_workflow(id="w").then(approve)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start("post")
     with pytest.raises(ValidationError, match="Invalid resume data: \n- approved: "):
@@ -66,7 +66,7 @@ async def test_an_answer_of_the_wrong_shape_consumes_nothing(register) -> None:
 
 async def test_of_two_answers_at_once_one_wins(register) -> None:
     workflow = create_workflow(id="w").then(approve)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start("post")
     answers = [run.resume(resume_data={"approved": True}) for _ in range(2)]
@@ -77,7 +77,7 @@ async def test_of_two_answers_at_once_one_wins(register) -> None:
 
 async def test_a_run_that_has_ended_cannot_be_resumed(register) -> None:
     workflow = create_workflow(id="w").then(upper)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start("post")
     with pytest.raises(NotSuspendedError, match="was not suspended"):
@@ -90,7 +90,7 @@ async def test_parallel_waits_for_each_of_its_suspended_steps(register) -> None:
 
     other = create_step(id="other", resume_schema=Answer, execute=ask_too)
     workflow = create_workflow(id="w").parallel([approve, upper, other])
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     assert (await run.start("post")).suspended == [["approve"], ["other"]]
     with pytest.raises(AmbiguousStepError, match=r"Multiple suspended steps found: \[approve\], \[other\]"):
@@ -112,7 +112,7 @@ async def test_a_branch_does_not_choose_again_on_resume(register) -> None:
         return True
 
     workflow = create_workflow(id="w").branch([(condition, approve)])
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     await run.start("post")
     assert (await run.resume(resume_data={"approved": True})).status == "success"
@@ -128,7 +128,7 @@ async def test_a_loop_goes_on_in_the_iteration_that_was_suspended(register) -> N
     workflow = create_workflow(id="w").dountil(
         create_step(id="count", execute=count), lambda ctx: ctx.input_data >= 3
     )
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     result = await run.start(0)
     payloads = [result.steps["count"].payload]
@@ -143,7 +143,7 @@ async def test_a_deeply_nested_step_is_resumed_by_its_path_or_found(register, pa
     inner = create_workflow(id="inner").then(upper).then(approve).commit()
     outer = create_workflow(id="outer").then(inner).commit()
     workflow = create_workflow(id="w").then(outer).then(clone_step(upper, id="last"))
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     result = await run.start("post")
     assert result.suspended == [["outer", "inner", "approve"]]
@@ -153,7 +153,7 @@ async def test_a_deeply_nested_step_is_resumed_by_its_path_or_found(register, pa
 
 async def test_foreach_resumes_one_item_or_all(register) -> None:
     workflow = create_workflow(id="w").foreach(approve, concurrency=3)
-    register(workflow)
+    await register(workflow)
     run = await workflow.create_run()
     assert (await run.start(["a", "b", "c"])).suspended == [["approve"]]
     result = await run.resume(for_each_index=1, resume_data={"approved": False})

@@ -169,7 +169,13 @@ class Api:
         found = [self.ledger.functions[slug] for slug in slugs if slug in self.ledger.functions]
         return _json(
             [
-                {"internal_id": f.id, "app_id": f.app_id, "id": f.slug, "name": f.name, "config": dict(f.config)}
+                {
+                    "internal_id": f.id,
+                    "app_id": f.app_id,
+                    "id": f.slug,
+                    "name": f.name,
+                    "config": dict(f.config),
+                }
                 for f in found
             ]
         )
@@ -235,9 +241,5 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
     return LocalOnly(app) if local_only else app
 
 
-
-
 async def _too_large(_: Request, err: Exception) -> Response:
     return _refused(str(err), 413, 413)
-
-

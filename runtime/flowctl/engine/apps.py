@@ -74,7 +74,7 @@ async def ask_to_register(url: str, transport: Transport, *, poll: bool) -> None
     while True:
         try:
             answer = await transport.request("PUT", url, headers={"x-inngest-server-kind": "dev"})
-            registered = answer.status == 200  # noqa: PLR2004 - the app says that it has registered
+            registered = answer.status == 200
             if not registered:
                 log.debug("%s answered %s to the sync.", url, answer.status)
         except OSError:

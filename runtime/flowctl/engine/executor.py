@@ -63,7 +63,7 @@ class Executor:
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
-        self.transport.close()
+        await self.transport.close()
 
     def _begin(self, job: Job) -> None:
         if job.kind != CALL:
@@ -154,7 +154,7 @@ def _at(call: Call) -> Call:
 
 def _reply(answer: Answer) -> Reply:
     body = _parsed(answer.body)
-    if answer.status == 201 and isinstance(body, dict) and {"status", "body"} <= body.keys():  # noqa: PLR2004 - a streamed reply
+    if answer.status == 201 and isinstance(body, dict) and {"status", "body"} <= body.keys():
         inner = body["body"]
         headers = {str(k).lower(): str(v) for k, v in (body.get("headers") or {}).items()}
         return Reply(int(body["status"]), headers, _parsed(inner) if isinstance(inner, str) else inner)

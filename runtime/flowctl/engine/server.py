@@ -60,14 +60,14 @@ class Engine:
         apps = Apps(ledger)
         apps.load()
         self._executor = Executor(ledger, woken=woken)
-        self._syncing = Transport()
+        self.transport = Transport()
         api = Api(ledger, apps, Realtime(), self.config.studio_url)
         self._server = _server(create_api(api, local_only=self.config.host in LOOPBACK))
         self._tasks = [
             asyncio.create_task(self._server.serve([self._listener])),
             asyncio.create_task(self._executor.run()),
             *(
-                asyncio.create_task(ask_to_register(url, self._syncing, poll=self.config.poll))
+                asyncio.create_task(ask_to_register(url, self.transport, poll=self.config.poll))
                 for url in self.config.app_urls
             ),
         ]
@@ -84,7 +84,7 @@ class Engine:
             task.cancel()
         await self._executor.stop()
         await asyncio.gather(serving, *others, return_exceptions=True)
-        self._syncing.close()
+        await self.transport.close()
         self._listener.close()
         self._store.close()
 

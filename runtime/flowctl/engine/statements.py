@@ -36,6 +36,24 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX jobs_due ON jobs (due) WHERE taken = 0;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN events BLOB;
+    ALTER TABLE runs ADD COLUMN gates BLOB;
+    ALTER TABLE runs ADD COLUMN singleton TEXT;
+    CREATE INDEX runs_alone ON runs (slug, singleton) WHERE ended_at IS NULL AND singleton IS NOT NULL;
+    ALTER TABLE jobs ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN gate TEXT;
+    UPDATE jobs SET rank = due;
+    CREATE INDEX jobs_ready ON jobs (rank, id) WHERE taken = 0;
+    CREATE INDEX jobs_parked ON jobs (gate, rank, id) WHERE gate IS NOT NULL;
+    CREATE TABLE meters (
+        name TEXT PRIMARY KEY, at REAL NOT NULL, count INTEGER NOT NULL, until INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE held (
+        slug TEXT NOT NULL, key TEXT NOT NULL, since INTEGER NOT NULL, event_id TEXT NOT NULL, body BLOB NOT NULL,
+        PRIMARY KEY (slug, key, since, event_id)
+    ) WITHOUT ROWID;
+    """,
 )
 
 PUT_APP = """
@@ -53,13 +71,14 @@ LIST_EVENTS = """
 """
 
 PUT_RUN = """
-    INSERT INTO runs (run_id, slug, function_id, event_id, event, status, started_at)
-    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?)
+    INSERT INTO runs (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton)
+    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?)
 """
-_RUN = "run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version"
+_RUN = "run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version, events"
 READ_RUN = f"SELECT {_RUN} FROM runs WHERE run_id = ?"
 RUNS_OF_EVENT = f"SELECT {_RUN} FROM runs WHERE event_id = ? ORDER BY run_id"
 OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE slug = ? AND ended_at IS NULL"
+SINGLETON_RUNS = f"SELECT {_RUN} FROM runs WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
 RUN_BEGUN = "UPDATE runs SET status = 'Running', sdk_version = ? WHERE run_id = ? AND ended_at IS NULL"
 END_RUN = "UPDATE runs SET status = ?, ended_at = ?, output = ? WHERE run_id = ? AND ended_at IS NULL"
 
@@ -79,20 +98,29 @@ INVOKED_BY = "SELECT run_id, step_id FROM pending WHERE kind = 'invoke' AND deta
 DELETE_PENDING = "DELETE FROM pending WHERE run_id = ?"
 
 PUT_JOB = """
-    INSERT INTO jobs (run_id, target, kind, due) VALUES (?, ?, ?, ?)
-    ON CONFLICT (run_id, target, kind) DO UPDATE SET again = max(again, taken)
+    INSERT INTO jobs (run_id, target, kind, due, rank) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (run_id, target, kind) DO UPDATE SET again = max(again, taken = 1)
 """
-DUE_JOBS = """
-    UPDATE jobs SET taken = 1 WHERE id IN (SELECT id FROM jobs WHERE taken = 0 AND due <= ? ORDER BY due, id LIMIT ?)
-    RETURNING id, run_id, target, kind, attempt
+READY_JOBS = """
+    UPDATE jobs SET taken = 1 WHERE id IN (
+        SELECT id FROM jobs INDEXED BY jobs_ready WHERE taken = 0 AND rank <= :now AND due <= :now
+        ORDER BY rank, id LIMIT :limit
+    ) RETURNING rank, id, run_id, target, kind, attempt
+"""
+UNURGENT_JOBS = """
+    UPDATE jobs SET taken = 1 WHERE id IN (
+        SELECT id FROM jobs INDEXED BY jobs_due WHERE taken = 0 AND due <= :now ORDER BY rank, id LIMIT :limit
+    ) RETURNING rank, id, run_id, target, kind, attempt
 """
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
-REPEAT_JOB = "UPDATE jobs SET taken = 0, again = 0, attempt = 0, due = ? WHERE id = ? AND again = 1"
+REPEAT_JOB = (
+    "UPDATE jobs SET taken = 0, again = 0, attempt = 0, due = ?1, rank = ?1 WHERE id = ?2 AND again = 1"
+)
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 DELETE_STEP_TIMERS = "DELETE FROM jobs WHERE run_id = ? AND target IN (?, ?) AND kind <> 'call'"
 DELETE_RUN_JOBS = "DELETE FROM jobs WHERE run_id = ?"
-RETRY_JOB = "UPDATE jobs SET taken = 0, due = ?, attempt = ? WHERE id = ?"
-RELEASE_JOBS = "UPDATE jobs SET taken = 0 WHERE taken = 1"
+RETRY_JOB = "UPDATE jobs SET taken = 0, due = ?1, rank = ?1, attempt = ?2 WHERE id = ?3"
+RELEASE_JOBS = "UPDATE jobs SET taken = 0, gate = NULL WHERE taken <> 0"
 RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due"
 
 

@@ -6,7 +6,7 @@ One connection, used by the event loop's thread alone; a turn is one transaction
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from flowctl.engine import statements as sql
-from flowctl.engine.protocol import Event, iso
+from flowctl.engine.protocol import Event, Function, iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class RunRow:
     ended_at: int | None
     output: Any
     sdk_version: int
+    events: list[Mapping[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -120,6 +121,27 @@ class Store:
         """The runs an event began."""
         return [_run(row) for row in self.db.execute(sql.RUNS_OF_EVENT, (event_id,))]
 
+    def put_run(
+        self,
+        run_id: str,
+        function: Function,
+        event_id: str,
+        events: Sequence[Mapping[str, Any]],
+        *,
+        now: int,
+        gates: Sequence[tuple[str, int]] = (),
+        singleton: str | None = None,
+    ) -> None:
+        """Add a run; `events` has more than one entry for a batch only."""
+        several = orjson.dumps(events) if len(events) > 1 else None
+        shut = orjson.dumps(gates) if gates else None
+        facts = (run_id, function.slug, function.id, event_id, orjson.dumps(events[0]), now)
+        self.db.execute(sql.PUT_RUN, (*facts, several, shut, singleton))
+
+    def singleton_runs(self, slug: str, key: str) -> list[RunRow]:
+        """A function's open runs with a singleton key."""
+        return [_run(row) for row in self.db.execute(sql.SINGLETON_RUNS, (slug, key)).fetchall()]
+
     def open_runs(self, slug: str) -> list[RunRow]:
         """A function's runs that have not ended."""
         return [_run(row) for row in self.db.execute(sql.OPEN_RUNS, (slug,)).fetchall()]
@@ -135,8 +157,10 @@ class Store:
     def take_due(self, now: int, limit: int) -> list[Job]:
         """Lease due jobs. A new process's store releases what an old one held."""
         with self.transaction():
-            rows = self.db.execute(sql.DUE_JOBS, (now, limit)).fetchall()
-        return [Job(*row) for row in sorted(rows)]
+            rows = self.db.execute(sql.READY_JOBS, {"now": now, "limit": limit}).fetchall()
+            if room := limit - len(rows):
+                rows += self.db.execute(sql.UNURGENT_JOBS, {"now": now, "limit": room}).fetchall()
+        return [Job(*row[1:]) for row in sorted(rows)]
 
     def next_due(self) -> int | None:
         """When the next job is due."""
@@ -144,7 +168,7 @@ class Store:
 
     def enqueue(self, run_id: str, target: str, kind: str, due: int) -> None:
         """Add a job; the same one that is being done is done again afterwards."""
-        self.db.execute(sql.PUT_JOB, (run_id, target, kind, due))
+        self.db.execute(sql.PUT_JOB, (run_id, target, kind, due, due))
 
     def done(self, job: Job, now: int) -> None:
         """The job is done, unless it was asked for again meanwhile."""
@@ -167,8 +191,8 @@ def _event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:
 
 
 def _run(row: tuple[Any, ...]) -> RunRow:
-    run_id, slug, function_id, event_id, event, status, started, ended, output, version = row
+    run_id, slug, function_id, event_id, event, status, started, ended, output, version, several = row
     value = None if output is None else orjson.loads(output)
-    return RunRow(
-        run_id, slug, function_id, event_id, orjson.loads(event), status, started, ended, value, version
-    )
+    first = orjson.loads(event)
+    events = [first] if several is None else orjson.loads(several)
+    return RunRow(run_id, slug, function_id, event_id, first, status, started, ended, value, version, events)

@@ -64,7 +64,9 @@ class Transport:
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int], list[_Connection]] = defaultdict(list)
 
-    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b""
+    ) -> Answer:
         """One request and its whole answer; follows redirects that keep the method."""
         for _ in range(REDIRECTS):
             answer = await self._request(method, url, headers, body)
@@ -97,12 +99,13 @@ class Transport:
         except _StaleError as err:
             raise BrokenError(f"{url}: {err}") from err
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop the idle connections."""
-        for connections in self._idle.values():
-            for _, writer in connections:
-                writer.close()
+        writers = [writer for connections in self._idle.values() for _, writer in connections]
         self._idle.clear()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     async def _exchange(self, key: tuple[str, int], connection: _Connection, message: bytes) -> Answer:
         reader, writer = connection

@@ -1,0 +1,29 @@
+"""The SQL of flow control, by name; its tables are among the migrations of `statements`."""
+
+from __future__ import annotations
+
+READ_METER = "SELECT at, count FROM meters WHERE name = ?"
+PUT_METER = """
+    INSERT INTO meters (name, at, count, until) VALUES (?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at, count = excluded.count, until = excluded.until
+"""
+FORGET_METERS = "DELETE FROM meters WHERE until < ?"
+
+HOLD_EVENT = "INSERT INTO held (slug, key, since, event_id, body) VALUES (?, ?, ?, ?, ?)"
+COUNT_HELD = "SELECT count(*) FROM held WHERE slug = ? AND key = ?"
+TAKE_HELD = "DELETE FROM held WHERE slug = ? AND key = ? RETURNING since, event_id, body"
+
+PUT_FIRST_JOB = "INSERT INTO jobs (run_id, target, kind, due, rank) VALUES (?, ?, ?, ?, ?)"
+PUT_TIMER = """
+    INSERT INTO jobs (run_id, target, kind, due, rank) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (run_id, target, kind) DO UPDATE SET due = excluded.due, rank = excluded.rank, taken = 0
+"""
+DELETE_TIMER = "DELETE FROM jobs WHERE run_id = ? AND target = ? AND kind = ?"
+TIMERS_OF_KIND = "SELECT run_id, target FROM jobs WHERE kind = ?"
+
+RUN_GATES = "SELECT gates FROM runs WHERE run_id = ?"
+PARK_JOB = "UPDATE jobs SET taken = 2, gate = ? WHERE id = ?"
+UNPARK_JOBS = """
+    UPDATE jobs SET taken = 0, gate = NULL
+    WHERE id IN (SELECT id FROM jobs WHERE gate = ? ORDER BY rank, id LIMIT ?)
+"""

@@ -1,0 +1,75 @@
+"""Concurrency limits at the moment when jobs are taken: a job that finds a gate full is parked at it.
+
+Called by `executor`. What is held lives in memory, as the requests in flight do; the parked jobs are in
+the store, so that a new process begins with every gate open and nothing parked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import orjson
+
+from flowctl.engine import flow_statements as sql
+from flowctl.engine.flow_control import full_gate
+from flowctl.engine.store import Job, Store
+
+SCAN_MS = 1000
+
+
+@dataclass(slots=True)
+class Gates:
+    """Who is inside, and where others wait."""
+
+    store: Store
+    held: Counter[str] = field(default_factory=Counter[str])
+    _inside: dict[int, list[tuple[str, int]]] = field(default_factory=dict[int, list[tuple[str, int]]])
+    _waited_at: dict[str, int] = field(default_factory=dict[str, int])
+    _freed: set[str] = field(default_factory=set[str])
+    _scanned_at: int = 0
+
+    def enter(self, job: Job) -> bool:
+        """Let a job in, or park it; the caller is in a transaction."""
+        row = self.store.db.execute(sql.RUN_GATES, (job.run_id,)).fetchone()
+        if row is None or row[0] is None:
+            return True
+        gates: list[tuple[str, int]] = [(name, limit) for name, limit in orjson.loads(row[0])]
+        full = full_gate(gates, self.held)
+        if full is None:
+            self._inside[job.id] = gates
+            self.held.update(name for name, _ in gates)
+            return True
+        self.store.db.execute(sql.PARK_JOB, (full, job.id))
+        self._waited_at[full] = dict(gates)[full]
+        self._freed.update(name for name, _ in gates if name != full)
+        return False
+
+    def leave(self, job: Job) -> None:
+        """A job's request is over."""
+        for name, _ in self._inside.pop(job.id, ()):
+            self.held[name] -= 1
+            if self.held[name] <= 0:
+                del self.held[name]
+            self._freed.add(name)
+
+    def unpark(self, *, now: int, idle: bool) -> bool:
+        """Make due again what may pass now; True when something may.
+
+        Every waited-at gate is looked at once a second and when nothing else is to do, since a job that was
+        let go may have been deleted with its run before it entered.
+        """
+        names = self._freed & self._waited_at.keys()
+        self._freed = set()
+        if idle or now - self._scanned_at >= SCAN_MS:
+            names, self._scanned_at = set(self._waited_at), now
+        return any([self._unpark_at(name) for name in names])  # noqa: C419 - each gate, not the first only
+
+    def _unpark_at(self, name: str) -> bool:
+        room = self._waited_at[name] - self.held.get(name, 0)
+        if room <= 0:
+            return False
+        count = self.store.db.execute(sql.UNPARK_JOBS, (name, room)).rowcount
+        if count < room:
+            del self._waited_at[name]
+        return count > 0

@@ -1,0 +1,165 @@
+"""Which runs start, and when: flow control applied to what triggers a function.
+
+Called by `ledger` inside its transactions; decides with `flow_control`, writes through `store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from flowctl.engine import flow_control
+from flowctl.engine import flow_statements as sql
+from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
+from flowctl.engine.flow_control import DAY_MS, FlowControl, Window
+from flowctl.engine.protocol import Event, Function, new_ulid
+from flowctl.engine.store import Job, RunRow, Store
+
+CALL, DEBOUNCE, BATCH = "call", "debounce", "batch"
+START_TIMEOUT, FINISH_TIMEOUT = "start-timeout", "finish-timeout"
+DISCOVERY = "step"
+
+
+@dataclass(slots=True)
+class Starts:
+    """Begins runs as the functions' rules allow. `cancel` ends a run that a singleton replaces."""
+
+    store: Store
+    cancel: Callable[[RunRow, int], None]
+    _rules: dict[str, tuple[Function, FlowControl]] = field(
+        default_factory=dict[str, tuple[Function, FlowControl]]
+    )
+
+    def offer(self, function: Function, event: Event) -> None:
+        """Start a function for an event: now, later, together with others, or not at all."""
+        rules, data, now = self._rules_of(function), event.to_json(), event.received_at
+        if not self._has_room(function, rules, data, now):
+            return
+        if rules.debounce is not None:
+            self._debounce(function, rules.debounce, event, now)
+        elif rules.batch is not None and holds(rules.batch.condition, {"event": data}):
+            self._collect(function, rules.batch, event, now)
+        else:
+            self.begin(function, [data], event.internal_id, now)
+
+    def flush(self, function: Function | None, job: Job, *, now: int) -> None:
+        """Start with the events that were held for a timer that fired."""
+        rows = self.store.db.execute(sql.TAKE_HELD, (job.run_id, job.target)).fetchall()
+        if function is not None and rows:
+            held = sorted(rows)
+            self.begin(function, [orjson.loads(body) for _, _, body in held], held[-1][1], now)
+
+    def begin(
+        self, function: Function, events: Sequence[Mapping[str, Any]], event_id: str, now: int
+    ) -> str | None:
+        """Make a run due as soon as its function's throttle lets it; None when a singleton forbids it."""
+        rules, event = self._rules_of(function), events[0]
+        singleton = _key(rules.singleton.key, event) if rules.singleton else None
+        if rules.singleton is not None and not self._is_alone(function, rules.singleton.mode, singleton, now):
+            return None
+        run_id, due = new_ulid(now), self._throttled(function, rules, event, now)
+        gates = [
+            (rule.gate(function.slug, _value(rule.key, event)), rule.limit) for rule in rules.concurrency
+        ]
+        self.store.put_run(run_id, function, event_id, events, now=now, gates=gates, singleton=singleton)
+        priority = _value(rules.priority, event) if rules.priority else None
+        place = flow_control.rank(due, priority)
+        self.store.db.execute(sql.PUT_FIRST_JOB, (run_id, DISCOVERY, CALL, due, place))
+        if rules.start_timeout is not None:
+            self.store.enqueue(run_id, START_TIMEOUT, START_TIMEOUT, now + rules.start_timeout)
+        return run_id
+
+    def began(self, run: RunRow, function: Function, now: int) -> None:
+        """A run's first request is about to be made: its start is no longer waited for, its end is."""
+        rules = self._rules_of(function)
+        if rules.start_timeout is not None:
+            self.store.db.execute(sql.DELETE_TIMER, (run.run_id, START_TIMEOUT, START_TIMEOUT))
+        if rules.finish_timeout is not None:
+            self.store.enqueue(run.run_id, FINISH_TIMEOUT, FINISH_TIMEOUT, now + rules.finish_timeout)
+
+    def has_timeouts(self, function: Function) -> bool:
+        """Whether `began` has something to do for a function's runs."""
+        rules = self._rules_of(function)
+        return rules.start_timeout is not None or rules.finish_timeout is not None
+
+    def _rules_of(self, function: Function) -> FlowControl:
+        known = self._rules.get(function.slug)
+        if known is None or known[0] is not function:
+            known = (function, FlowControl.of(function.config))
+            self._rules[function.slug] = known
+        return known[1]
+
+    def _has_room(self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int) -> bool:
+        if rules.idempotency is not None:
+            name = f"idempotency/{function.slug}/{_key(rules.idempotency, event)}"
+            if not self._admit(name, 1, DAY_MS, now):
+                return False
+        rate = rules.rate_limit
+        if rate is None:
+            return True
+        return self._admit(f"rate/{function.slug}/{_key(rate.key, event)}", rate.limit, rate.period, now)
+
+    def _admit(self, name: str, limit: int, period: int, now: int) -> bool:
+        row = self.store.db.execute(sql.READ_METER, (name,)).fetchone()
+        known = Window(int(row[0]), row[1]) if row else None
+        window = flow_control.admitted(known, limit=limit, period=period, now=now)
+        if window is not None:
+            meter = (name, window.began, window.count, window.began + period)
+            self.store.db.execute(sql.PUT_METER, meter)
+        return window is not None
+
+    def _throttled(self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int) -> int:
+        if rules.throttle is None:
+            return now
+        name = f"throttle/{function.slug}/{_key(rules.throttle.key, event)}"
+        row = self.store.db.execute(sql.READ_METER, (name,)).fetchone()
+        due, arrival = flow_control.throttled(row[0] if row else None, rules.throttle, now=now)
+        self.store.db.execute(sql.PUT_METER, (name, arrival, 0, round(arrival)))
+        return due
+
+    def _is_alone(self, function: Function, mode: str, key: str | None, now: int) -> bool:
+        others = self.store.singleton_runs(function.slug, key or "")
+        if others and mode == "skip":
+            return False
+        for run in others:
+            self.cancel(run, now)
+        return True
+
+    def _debounce(self, function: Function, rule: flow_control.Debounce, event: Event, now: int) -> None:
+        key = _key(rule.key, event.to_json())
+        earlier = self.store.db.execute(sql.TAKE_HELD, (function.slug, key)).fetchall()
+        since = min((row[0] for row in earlier), default=now)
+        self._hold(function.slug, key, event, since)
+        due = flow_control.debounced_until(rule, since=since, now=now)
+        self.store.db.execute(sql.PUT_TIMER, (function.slug, key, DEBOUNCE, due, due))
+
+    def _collect(self, function: Function, rule: flow_control.Batch, event: Event, now: int) -> None:
+        key = _key(rule.key, event.to_json())
+        self._hold(function.slug, key, event, now)
+        count = self.store.db.execute(sql.COUNT_HELD, (function.slug, key)).fetchone()[0]
+        if count == 1:
+            due = now + rule.timeout
+            self.store.db.execute(sql.PUT_TIMER, (function.slug, key, BATCH, due, due))
+        if count >= rule.size:
+            self.store.db.execute(sql.DELETE_TIMER, (function.slug, key, BATCH))
+            self.flush(function, Job(0, function.slug, key, BATCH, 0), now=now)
+
+    def _hold(self, slug: str, key: str, event: Event, since: int) -> None:
+        body = orjson.dumps(event.to_json())
+        self.store.db.execute(sql.HOLD_EVENT, (slug, key, since, event.internal_id, body))
+
+
+def _key(text: str | None, event: Mapping[str, Any]) -> str:
+    return "" if text is None else str(_value(text, event))
+
+
+def _value(text: str | None, event: Mapping[str, Any]) -> Any:
+    if text is None:
+        return None
+    try:
+        return compiled(text)({"event": event})
+    except InvalidExpressionError:
+        return None
