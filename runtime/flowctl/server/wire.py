@@ -1,0 +1,130 @@
+"""Bodies and answers of the REST API as models and functions: everything is typed at the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from flowctl.snapshot import StoredRun
+from flowctl.step import Step
+from flowctl.workflow import Workflow
+
+
+class Body(BaseModel):
+    """A request's body: camelCase, unknown fields are passed over."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class CreateRun(Body):
+    """What a run may be created with."""
+
+    resource_id: str | None = None
+
+
+class StartRun(Body):
+    """What a run is started with."""
+
+    input_data: Any = None
+    initial_state: dict[str, Any] | None = None
+    request_context: dict[str, Any] | None = None
+    resource_id: str | None = None
+    per_step: bool = False
+    close_on_suspend: bool = True
+
+
+class ResumeRun(Body):
+    """How a suspended run goes on."""
+
+    step: str | list[str] | None = None
+    label: str | None = None
+    resume_data: Any = None
+    request_context: dict[str, Any] | None = None
+    for_each_index: int | None = None
+
+
+def workflow_json(workflow: Workflow[Any, Any]) -> dict[str, Any]:
+    """A workflow as lists and the Studio show it; schemas are JSON Schema as text."""
+    steps = {id: step_json(step) for id, step in workflow.steps.items()}
+    return {
+        "name": workflow.id,
+        "description": workflow.description,
+        "steps": steps,
+        "allSteps": all_steps(workflow),
+        "stepCount": len(steps),
+        "stepGraph": workflow.serialized_step_graph,
+        "inputSchema": schema_text(workflow.schemas.input),
+        "outputSchema": schema_text(workflow.schemas.output),
+        "stateSchema": schema_text(workflow.schemas.state),
+        "requestContextSchema": schema_text(workflow.schemas.request_context),
+        "metadata": workflow.metadata,
+        "options": {},
+        "origin": "code",
+    }
+
+
+def all_steps(workflow: Workflow[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The steps with those of nested workflows, which are named `outer.inner`."""
+    shown: dict[str, Any] = {}
+    for id, step in workflow.steps.items():
+        shown[f"{prefix}{id}"] = step_json(step)
+        if isinstance(step, Workflow):
+            shown |= all_steps(step, f"{prefix}{id}.")
+    return shown
+
+
+def step_json(step: Step[Any, Any] | Workflow[Any, Any]) -> dict[str, Any]:
+    """A step as a workflow shows it."""
+    return {
+        "id": step.id,
+        "description": step.description,
+        "inputSchema": schema_text(step.schemas.input),
+        "outputSchema": schema_text(step.schemas.output),
+        "resumeSchema": schema_text(step.schemas.resume),
+        "suspendSchema": schema_text(step.schemas.suspend),
+        "stateSchema": schema_text(step.schemas.state),
+        "isWorkflow": isinstance(step, Workflow),
+        "metadata": step.metadata,
+    }
+
+
+def schema_text(schema: Any) -> str | None:
+    """A schema in the API's form: `{"json": JSON Schema}` as text."""
+    return None if schema is None else orjson.dumps({"json": schema.json_schema()}).decode()
+
+
+def run_json(run: StoredRun, fields: set[str] | None = None) -> dict[str, Any]:
+    """One run in detail; `fields` keeps some of what is optional."""
+    snapshot = run.snapshot
+    detail: dict[str, Any] = {
+        "payload": snapshot.input,
+        "initialState": snapshot.state,
+        "steps": {key: record.to_json() for key, record in snapshot.records.items() if "[" not in key},
+        "activeStepsPath": snapshot.header_json()["activeStepsPath"],
+        "serializedStepGraph": snapshot.serialized_step_graph,
+        "suspendedPaths": snapshot.suspended_paths,
+        "resumeLabels": snapshot.resume_labels,
+        "stepExecutionPath": snapshot.step_execution_path,
+    }
+    if snapshot.status == "success":
+        detail["result"] = snapshot.result
+    if snapshot.error is not None:
+        detail["error"] = snapshot.error.to_json()
+    identity = {
+        "runId": run.run_id,
+        "workflowName": run.workflow_id,
+        "resourceId": run.resource_id,
+        "createdAt": run.created_at,
+        "updatedAt": run.updated_at,
+        "status": run.status,
+    }
+    return identity | {key: value for key, value in detail.items() if fields is None or key in fields}
+
+
+def dump(value: Mapping[str, Any] | list[Any]) -> bytes:
+    """JSON bytes."""
+    return orjson.dumps(value)
