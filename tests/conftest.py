@@ -14,9 +14,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from flowctl import App, SQLiteStorage, Workflow
+from flowctl import App, SQLiteStorage, Workflow, serve
 from flowctl.engine import Engine, EngineConfig
-from flowctl.server.inngest import serve
 
 
 @contextlib.asynccontextmanager

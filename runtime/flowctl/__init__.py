@@ -23,6 +23,8 @@ from flowctl.errors import (
 from flowctl.events import WorkflowEvent
 from flowctl.request_context import RequestContext
 from flowctl.run import Run
+from flowctl.server import serve
+from flowctl.server.config import ServerConfig
 from flowctl.snapshot import RunResult, StepResult
 from flowctl.step import Step, StepContext, clone_step, create_step, step
 from flowctl.storage import SQLiteStorage
@@ -46,6 +48,7 @@ __all__ = [
     "RunResult",
     "RunStateError",
     "SQLiteStorage",
+    "ServerConfig",
     "Step",
     "StepContext",
     "StepNotFoundError",
@@ -61,5 +64,6 @@ __all__ = [
     "create_step",
     "create_workflow",
     "init",
+    "serve",
     "step",
 ]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowctl.errors import DefinitionError, WorkflowNotFoundError
 from flowctl.pubsub import Feed
+from flowctl.server.config import ServerConfig
 from flowctl.storage import SQLiteStorage, Storage
 from flowctl.workflow import Workflow
 
 if TYPE_CHECKING:
     import inngest
+    from starlette.applications import Starlette
 
     from flowctl.runners.dispatch import InngestRunner
     from flowctl.runners.local import LocalRunner
@@ -33,11 +35,13 @@ class App:
         functions: Sequence[inngest.Function[Any]] = (),
         inngest: inngest.Inngest | None = None,
         storage: Storage | None = None,
+        server: ServerConfig | None = None,
         logger: logging.Logger | None = None,
         engine: Literal["local", "inngest"] | None = None,
     ) -> None:
         self.functions = list(functions)
         self.storage: Storage = storage or SQLiteStorage()
+        self.server = server or ServerConfig()
         self.logger = logger or logging.getLogger("flowctl")
         self.engine: Literal["local", "inngest"] | None = engine
         self.feed = Feed()
@@ -47,6 +51,7 @@ class App:
         self.inngest = inngest or self._adopted_client()
         self._runner: LocalRunner | None = None
         self._inngest_runner: InngestRunner | None = None
+        self._asgi: Starlette | None = None
 
     @property
     def local_runner(self) -> LocalRunner:
@@ -56,6 +61,15 @@ class App:
 
             self._runner = LocalRunner(self)
         return self._runner
+
+    @property
+    def asgi(self) -> Starlette:
+        """The whole ASGI application: REST API, `/api/inngest`, `/health`, your own routes."""
+        if self._asgi is None:
+            from flowctl.server.app import create_asgi  # noqa: PLC0415 - only servers need Starlette
+
+            self._asgi = create_asgi(self)
+        return self._asgi
 
     @property
     def inngest_runner(self) -> InngestRunner:

@@ -295,7 +295,7 @@ class RunStream(Generic[Out]):
         self.status: RunStatus = "running"
 
     async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
-        after = await self._started()
+        after = await self.begun()
         storage = self._run.app.storage
         async for _, event in self._run.app.feed.follow(
             storage, self._run.workflow_id, self._run.run_id, after=after
@@ -312,7 +312,8 @@ class RunStream(Generic[Out]):
             pass
         return await self._run._result()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
 
-    async def _started(self) -> int:
+    async def begun(self) -> int:
+        """Begin, once; raises what `start` or `resume` would. The events of this stream come after the number."""
         if self._first is None:
             self._first = asyncio.ensure_future(self._start())
         return await asyncio.shield(self._first)

@@ -239,5 +239,3 @@ async def _streamed(request: Request, events: RunStream[Any]) -> Response:
             yield wire.dump(event.to_json()) + (b"\n" if lines else SEPARATOR)
 
     return StreamingResponse(chunks(), media_type="application/x-ndjson" if lines else "text/plain")
-
-

@@ -13,7 +13,7 @@ import inngest
 from inngest._internal import comm_lib, server_lib
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from flowctl.errors import DefinitionError
 
@@ -23,16 +23,9 @@ if TYPE_CHECKING:
 BODY_LIMIT = 64 * 2**20
 
 
-def serve(app: App, functions: Sequence[inngest.Function[Any]] = ()) -> ASGIApp:
-    """The ASGI endpoint for an app's workflows and functions, and these functions beside them.
+class Endpoint:
+    """See `flowctl.serve`."""
 
-    Mount it at `/api/inngest` of a Starlette or FastAPI application. Raises DefinitionError for two
-    functions with one id.
-    """
-    return _Endpoint(app, list(functions))
-
-
-class _Endpoint:
     def __init__(self, app: App, functions: list[inngest.Function[Any]]) -> None:
         self._app, self._functions = app, functions
         self._handler: Any = None

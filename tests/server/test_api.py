@@ -1,0 +1,126 @@
+"""The REST API, over HTTP, with the app served as users serve it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
+from tests.conftest import served
+
+
+class Counter(BaseModel):
+    value: int
+
+
+async def increment(ctx: StepContext[Counter]) -> Counter:
+    return Counter(value=ctx.input_data.value + 1)
+
+
+async def ask(ctx: StepContext[Counter, dict[str, int]]) -> Counter:
+    if ctx.resume_data is None:
+        await ctx.suspend({"ask": "how much?"})
+    return Counter(value=ctx.input_data.value + ctx.resume_data["add"])
+
+
+def make_app() -> App:
+    step = create_step(id="increment", input_schema=Counter, output_schema=Counter, execute=increment)
+    asking = create_step(id="ask", input_schema=Counter, output_schema=Counter, execute=ask)
+    loop = create_workflow(id="counter", input_schema=Counter, output_schema=Counter)
+    loop.dountil(step, lambda ctx: ctx.input_data.value >= 10).commit()
+    talk = create_workflow(id="talk", input_schema=Counter, output_schema=Counter).then(asking).commit()
+    return App(workflows=[loop, talk], storage=SQLiteStorage(":memory:"))
+
+
+@pytest.fixture
+async def http() -> Any:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    app = make_app()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with served(app.asgi, listener), httpx.AsyncClient(base_url=url, timeout=30) as client:
+        yield client
+    await app.stop()
+
+
+async def test_workflows_are_listed_by_id_with_schemas_and_graph(http) -> None:
+    listed = (await http.get("/api/workflows")).json()
+    assert list(listed) == ["counter", "talk"]
+    assert json.loads(listed["counter"]["inputSchema"])["json"]["properties"]["value"] == {
+        "title": "Value", "type": "integer",
+    }  # fmt: skip
+    assert [node["type"] for node in listed["counter"]["stepGraph"]] == ["loop"]
+    assert (await http.get("/api/workflows/counter")).json() == listed["counter"]
+
+
+async def test_start_async_answers_the_result(http) -> None:
+    answer = await http.post("/api/workflows/counter/start-async", json={"inputData": {"value": 5}})
+    result = answer.json()
+    assert (answer.status_code, result["status"], result["result"]) == (200, "success", {"value": 10})
+    stored = (await http.get(f"/api/workflows/counter/runs/{result['runId']}")).json()
+    assert (stored["status"], stored["result"], list(stored["steps"])) == (
+        "success", {"value": 10}, ["increment"],
+    )  # fmt: skip
+    runs = (await http.get("/api/workflows/counter/runs")).json()
+    assert (runs["total"], runs["runs"][0]["runId"]) == (1, result["runId"])
+
+
+@pytest.mark.parametrize(("accept", "separator"), [("*/*", "\x1e"), ("application/x-ndjson", "\n")])
+async def test_stream_sends_events_one_by_one(http, accept: str, separator: str) -> None:
+    run = (await http.post("/api/workflows/counter/create-run")).json()["runId"]
+    answer = await http.post(
+        f"/api/workflows/counter/stream?runId={run}",
+        json={"inputData": {"value": 9}},
+        headers={"accept": accept},
+    )
+    events = [json.loads(chunk) for chunk in answer.text.split(separator) if chunk]
+    assert [event["type"] for event in events] == [
+        "workflow-start", "workflow-step-start", "workflow-step-result", "workflow-finish",
+    ]  # fmt: skip
+    assert events[-1]["payload"]["workflowStatus"] == "success"
+
+
+async def test_a_suspended_run_is_resumed_over_http(http) -> None:
+    started = (await http.post("/api/workflows/talk/start-async", json={"inputData": {"value": 1}})).json()
+    assert (started["status"], started["suspended"]) == ("suspended", [["ask"]])
+    url = f"/api/workflows/talk/resume-async?runId={started['runId']}"
+    resumed = await http.post(url, json={"step": "ask", "resumeData": {"add": 4}})
+    assert resumed.json()["result"] == {"value": 5}
+    again = await http.post(url, json={"step": "ask", "resumeData": {"add": 4}})
+    assert (again.status_code, "not suspended" in again.json()["error"]) == (409, True)
+
+
+async def test_input_that_does_not_fit_is_a_400_that_names_the_field(http) -> None:
+    answer = await http.post("/api/workflows/counter/start-async", json={"inputData": {"value": "x"}})
+    assert answer.status_code == 400
+    assert [issue["field"] for issue in answer.json()["issues"]] == ["value"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/workflows/nope", "/api/workflows/counter/runs/nope", "/api/nope", "/nope"]
+)
+async def test_what_is_not_there_is_a_404_in_json(http, path: str) -> None:
+    answer = await http.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]
+
+
+async def test_a_run_is_canceled_and_deleted_over_http(http) -> None:
+    run = (await http.post("/api/workflows/talk/start-async", json={"inputData": {"value": 1}})).json()[
+        "runId"
+    ]
+    assert (await http.post(f"/api/workflows/talk/runs/{run}/cancel")).status_code == 200
+    assert (await http.get(f"/api/workflows/talk/runs/{run}")).json()["status"] == "canceled"
+    assert (await http.delete(f"/api/workflows/talk/runs/{run}")).status_code == 200
+    assert (await http.get(f"/api/workflows/talk/runs/{run}")).status_code == 404
+
+
+async def test_an_app_without_a_client_says_so_at_the_inngest_endpoint(http) -> None:
+    answer = await http.put("/api/inngest")
+    assert answer.status_code == 404
+    assert "no Inngest client" in answer.json()["error"]
