@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_serve(Engine(config, listener=listener)))
     except PortInUseError as err:
-        print(f"{err} Stop the other program, or choose another port with --port.", file=sys.stderr)
+        print(f"{err} Stop the other program, or choose another port with --port.", file=sys.stderr)  # noqa: T201 - its console
         return PORT_IN_USE
     return 0
 
@@ -40,7 +40,7 @@ async def _serve(engine: Engine) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with engine:
-        print(f"flowctl engine ready on {engine.url}", flush=True)
+        print(f"flowctl engine ready on {engine.url}", flush=True)  # noqa: T201 - its console
         await stop.wait()
 
 

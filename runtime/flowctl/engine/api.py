@@ -183,7 +183,7 @@ class Api:
     async def run_events(self, request: Request) -> Response:
         """The events of a run, for an SDK that was given too few."""
         run = self._run(request)
-        return _json([run.event]) if run else _refused("Run not found", 404, 404)
+        return _json(run.events) if run else _refused("Run not found", 404, 404)
 
     async def run_steps(self, request: Request) -> Response:
         """The steps of a run, for an SDK that was given too few."""

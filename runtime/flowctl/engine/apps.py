@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
@@ -37,7 +38,8 @@ class Apps:
         """Read what an earlier process registered."""
         for name, body in self.ledger.store.db.execute(sql.READ_APPS).fetchall():
             self.by_name[name] = orjson.loads(body)
-        self._set_functions()
+        with self.ledger.store.transaction():
+            self._set_functions()
 
     def register(self, raw: Any) -> dict[str, Any]:
         """Take an SDK's registration in place of the app's earlier one; raises RegistrationError."""
@@ -47,7 +49,8 @@ class Apps:
         try:
             for function in raw.get("functions") or ():
                 Function.from_registration(function, name)
-        except (KeyError, StopIteration, TypeError) as err:
+                starts.check(function)
+        except (KeyError, StopIteration, TypeError, ValueError) as err:
             raise RegistrationError(f"A function's registration is incomplete: {err!r}") from err
         modified = self.by_name.get(name) != raw
         if modified:
@@ -55,17 +58,18 @@ class Apps:
             with self.ledger.store.transaction():
                 row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now_ms())
                 self.ledger.store.db.execute(sql.PUT_APP, row)
-            self._set_functions()
+                self._set_functions()
             self.ledger.wake()
         app_id = stable_id("app", name)
         return {"ok": True, "modified": modified, "sync_id": stable_id("sync", name), "app_id": app_id}
 
     def _set_functions(self) -> None:
-        self.ledger.functions.clear()
-        for name, raw in self.by_name.items():
-            for registration in raw.get("functions") or ():
-                function = Function.from_registration(registration, name)
-                self.ledger.functions[function.slug] = function
+        functions = [
+            Function.from_registration(registration, name)
+            for name, raw in self.by_name.items()
+            for registration in raw.get("functions") or ()
+        ]
+        self.ledger.set_functions({function.slug: function for function in functions}, now=now_ms())
 
 
 async def ask_to_register(url: str, transport: Transport, *, poll: bool) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 
 import orjson
 
-from flowctl.engine.ledger import CALL, DISCOVERY, Ledger
+from flowctl.engine.gates import Gates
+from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, new_ulid
+from flowctl.engine.starts import CALL, DISCOVERY
 from flowctl.engine.store import Job, RunRow
 from flowctl.engine.transport import Answer, BrokenError, NotReachedError, Transport
-from flowctl.engine.turn import Call, Effect, Reply, effects_of, lost
+from flowctl.engine.turn import Call, Effect, Finish, Reply, effects_of, lost
 
 CONCURRENCY = 200
 UNKNOWN_FUNCTION_RETRY_MS = 1_000
@@ -39,7 +41,11 @@ class Executor:
     ledger: Ledger
     transport: Transport = field(default_factory=Transport)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+
+    def __post_init__(self) -> None:
+        self.gates = Gates(self.ledger.store)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -49,8 +55,10 @@ class Executor:
             due = self.ledger.store.next_due()
             room = CONCURRENCY - len(self._calls)
             if due is not None and due <= now and room > 0:
-                for job in self.ledger.store.take_due(now, room):
-                    self._begin(job)
+                self._take(now, room)
+                self.gates.unpark(now=now, idle=False)
+                continue
+            if room > 0 and self.gates.unpark(now=now, idle=True):
                 continue
             wait = (due - now) / 1000 if due is not None and due > now else None
             try:
@@ -65,16 +73,21 @@ class Executor:
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self.transport.close()
 
+    def _take(self, now: int, room: int) -> None:
+        for job in self.ledger.store.take_due(now, room):
+            if job.kind != CALL:
+                self.ledger.fire(job, now=now_ms())
+            elif self.gates.enter(job):
+                self._begin(job)
+
     def _begin(self, job: Job) -> None:
-        if job.kind != CALL:
-            self.ledger.fire(job, now=now_ms())
-            return
         task = asyncio.create_task(self._call(job))
         self._calls.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda ended: self._ended(ended, job))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[None], job: Job) -> None:
         self._calls.discard(task)
+        self.gates.leave(job)
         self.woken.set()
         if not task.cancelled() and task.exception() is not None:
             log.error("A call failed inside the engine.", exc_info=task.exception())
@@ -89,6 +102,7 @@ class Executor:
         if function is None:
             self.ledger.apply(job, lost(call, reached=False), now=now_ms())
             return
+        self.ledger.begin(run, function, now=now_ms())
         effects, version = await self._answered(job, run, function, call)
         self.ledger.apply(job, effects, now=now_ms(), sdk_version=version)
 
@@ -115,7 +129,7 @@ class Executor:
             return lost(_at(call), reached=True), run.sdk_version
         version = answer.headers.get("x-inngest-req-version", "")
         known = int(version) if version.lstrip("-").isdigit() else run.sdk_version
-        return effects_of(_reply(answer), _at(call)), known
+        return _understood(_reply(answer), _at(call)), known
 
     def _request_body(self, job: Job, run: RunRow, function: Function) -> dict[str, Any]:
         store = self.ledger.store
@@ -141,11 +155,19 @@ class Executor:
             "ctx": ctx,
             "defers": {},
             "event": run.event,
-            "events": [run.event],
+            "events": run.events,
             "steps": steps,
             "use_api": False,
             "version": run.sdk_version,
         }
+
+
+def _understood(reply: Reply, call: Call) -> list[Effect]:
+    try:
+        return effects_of(reply, call)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        message = f"The app's answer cannot be understood: {err!r}"
+        return [Finish(failed=True, output={"name": "Error", "message": message})]
 
 
 def _at(call: Call) -> Call:

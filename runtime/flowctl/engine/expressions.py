@@ -62,13 +62,13 @@ def _program(text: str) -> Expression:
     environment = celpy.Environment()
     try:
         program = environment.program(environment.compile(text))
-    except (celpy.CELParseError, ValueError) as err:
+    except (celpy.celparser.CELParseError, ValueError) as err:
         raise InvalidExpressionError(f"{text!r} is no valid expression: {err}") from err
 
     def evaluate(facts: Facts) -> Any:
         try:
             return program.evaluate({name: json_to_cel(dict(value)) for name, value in facts.items()})
-        except celpy.CELEvalError:
+        except celpy.evaluation.CELEvalError:
             return False
 
     return evaluate

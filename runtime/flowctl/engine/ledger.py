@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.expressions import holds
 from flowctl.engine.protocol import (
@@ -18,18 +19,20 @@ from flowctl.engine.protocol import (
     FAILED,
     FINISHED,
     INVOKED,
+    SCHEDULED,
     Event,
     Function,
+    duration_ms,
     event_matches,
-    new_ulid,
+    iso,
     parse_event,
 )
+from flowctl.engine.starts import CALL, DISCOVERY, Starts
 from flowctl.engine.store import Job, RunRow, Store
 from flowctl.engine.turn import Effect, Finish, Invoke, Memoize, Plan, Retry, Sleep, Wait
 
 DEDUPE_MS = 24 * 3_600_000
-CALL, SLEEP, TIMEOUT = "call", "sleep", "timeout"
-DISCOVERY = "step"
+SLEEP, TIMEOUT = "sleep", "timeout"
 
 
 @dataclass(slots=True)
@@ -39,6 +42,10 @@ class Ledger:
     store: Store
     wake: Callable[[], None]
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
+    starts: Starts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = Starts(self.store, lambda run, now: self._end(run, "Cancelled", {}, now))
 
     def take_in(self, events: Sequence[Event]) -> None:
         """Keep events and do what they cause."""
@@ -53,7 +60,7 @@ class Ledger:
         with self.store.transaction():
             self.store.put_event(event)
             if slug in self.functions:
-                self._start(self.functions[slug], event)
+                self._begin(self.functions[slug], event)
         self.wake()
         return event.internal_id
 
@@ -75,16 +82,52 @@ class Ledger:
         self.wake()
 
     def fire(self, job: Job, *, now: int) -> None:
-        """A sleep is over, or a wait has lasted too long."""
+        """A timer's moment has come."""
         with self.store.transaction():
             self.store.db.execute(sql.DELETE_JOB, (job.id,))
-            body: Any = None
-            if job.kind == TIMEOUT and job.target.startswith("invoke:"):
-                message = "Timed out waiting for invoked function to complete"
-                name = "InngestInvokeTimeoutError"
-                body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
-            self._step_ended(job.run_id, job.target.removeprefix("invoke:"), body, now)
+            match job.kind:
+                case starts.DEBOUNCE | starts.BATCH:
+                    self.starts.flush(self.functions.get(job.run_id), job, now=now)
+                case starts.START_TIMEOUT | starts.FINISH_TIMEOUT:
+                    run = self.store.run(job.run_id)
+                    if run is not None and run.ended_at is None:
+                        self._end(run, "Cancelled", {}, now)
+                case starts.CRON:
+                    self._tick(job, now)
+                case _:
+                    self._time_out(job, now)
         self.wake()
+
+    def begin(self, run: RunRow, function: Function, *, now: int) -> None:
+        """A run's first request is about to be made."""
+        if run.status == "Scheduled" and self.starts.has_timeouts(function):
+            with self.store.transaction():
+                self.starts.began(run, function, now)
+            self.wake()
+
+    def set_functions(self, functions: Mapping[str, Function], *, now: int) -> None:
+        """Replace what is registered, and the timers of its schedules; the caller is in a transaction."""
+        self.functions.clear()
+        self.functions.update(functions)
+        self.starts.schedule(self.functions.values(), now=now)
+
+    def _tick(self, job: Job, now: int) -> None:
+        function = self.functions.get(job.run_id)
+        if function is None:
+            return
+        self.starts.schedule([function], now=now)
+        moment = iso(now)
+        event = _made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
+        self.store.put_event(event)
+        self._begin(function, event)
+
+    def _time_out(self, job: Job, now: int) -> None:
+        body: Any = None
+        if job.kind == TIMEOUT and job.target.startswith("invoke:"):
+            message = "Timed out waiting for invoked function to complete"
+            name = "InngestInvokeTimeoutError"
+            body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
+        self._step_ended(job.run_id, job.target.removeprefix("invoke:"), body, now)
 
     def cancel(self, run_id: str, *, now: int) -> bool:
         """End a run as cancelled; False when there is no such run. One that has ended stays as it is."""
@@ -108,7 +151,7 @@ class Ledger:
                 if event_matches(trigger.get("event") or "", event.name) and holds(
                     trigger.get("expression"), {"event": data}
                 ):
-                    self._start(function, event)
+                    self.starts.offer(function, event)
                     break
 
     def _cancel_by(self, event: Event, data: Mapping[str, Any]) -> None:
@@ -117,7 +160,9 @@ class Ledger:
                 if rule.get("event") != event.name:
                     continue
                 for run in self.store.open_runs(function.slug):
-                    if holds(rule.get("if"), {"event": run.event, "async": data}):
+                    if _in_time(rule, run, event.received_at) and holds(
+                        rule.get("if"), {"event": run.event, "async": data}
+                    ):
                         self._end(run, "Cancelled", {}, event.received_at)
 
     def _fulfill_waits(self, event: Event, data: Mapping[str, Any]) -> None:
@@ -127,15 +172,10 @@ class Ledger:
             if run is not None and holds(condition, {"event": run.event, "async": data}):
                 self._step_ended(run_id, step_id, data, event.received_at)
 
-    def _start(self, function: Function, event: Event) -> str:
-        run_id, now = new_ulid(event.received_at), event.received_at
-        body = orjson.dumps(event.to_json())
-        row = (run_id, function.slug, function.id, event.internal_id, body, now)
-        self.store.db.execute(sql.PUT_RUN, row)
-        self.store.enqueue(run_id, DISCOVERY, CALL, now)
-        return run_id
+    def _begin(self, function: Function, event: Event) -> str | None:
+        return self.starts.begin(function, [event.to_json()], event.internal_id, event.received_at)
 
-    def _effect(self, run: RunRow, effect: Effect, now: int) -> None:
+    def _effect(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901 - a flat match
         match effect:
             case Finish(failed=failed, output=output):
                 self._end(run, "Failed" if failed else "Completed", output, now)
@@ -152,7 +192,7 @@ class Ledger:
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
             case Invoke():
                 self._invoke(run, effect, now)
-            case Retry():
+            case Retry():  # the job itself, which `apply` puts back
                 pass
 
     def _pend(
@@ -185,7 +225,12 @@ class Ledger:
         if not self._pend(run, effect.step_id, "invoke", race=effect.race, detail=event.internal_id):
             return
         self.store.put_event(event)
-        self._start(function, event)
+        if self._begin(function, event) is None:
+            message = f"function {effect.slug} is a singleton and runs already"
+            self._step_ended(
+                run.run_id, effect.step_id, {"error": {"name": "Error", "message": message}}, now
+            )
+            return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
 
     def _step_ended(self, run_id: str, step_id: str, body: Any, now: int, *, began: bool = True) -> None:
@@ -211,7 +256,7 @@ class Ledger:
             "function_id": run.slug,
             "run_id": run.run_id,
             "event": run.event,
-            "events": [run.event],
+            "events": run.events,
             "_inngest": {"status": status},
         }
         if status == "Completed":
@@ -234,7 +279,12 @@ class Ledger:
             body = {"error": {"name": "Error", "message": "The invoked function was cancelled."}}
         else:
             body = {"error": _shown_error(output)}
-        self._step_ended(*invoker, body, now)
+        run_id, step_id = invoker
+        self._step_ended(run_id, step_id, body, now)
+
+
+def _in_time(rule: Mapping[str, Any], run: RunRow, now: int) -> bool:
+    return not rule.get("timeout") or now <= run.started_at + duration_ms(str(rule["timeout"]))
 
 
 def _shown_error(output: Any) -> dict[str, Any]:

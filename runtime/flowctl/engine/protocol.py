@@ -14,6 +14,7 @@ FAILED = "inngest/function.failed"
 FINISHED = "inngest/function.finished"
 CANCELLED = "inngest/function.cancelled"
 INVOKED = "inngest/function.invoked"
+SCHEDULED = "inngest/scheduled.timer"
 DEFAULT_RETRIES = 4
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
@@ -85,7 +86,14 @@ class InvalidEventError(ValueError):
     """A sender's mistake, in the words that SDKs know."""
 
 
-_JSON_KINDS = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+_JSON_KINDS: dict[type, str] = {
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
 
 
 def parse_event(raw: Any, *, now: int) -> Event:
@@ -96,7 +104,8 @@ def parse_event(raw: Any, *, now: int) -> Event:
         if not isinstance(raw.get(name) or {}, dict):
             kind = _kind(raw[name])
             raise InvalidEventError(
-                f"json: cannot unmarshal {kind} into Go struct field raw.{name} of type map[string]interface {{}}"
+                f"json: cannot unmarshal {kind} into Go struct field raw.{name} "
+                "of type map[string]interface {}"
             )
     for name in ("id", "name"):
         if not isinstance(raw.get(name) or "", str):

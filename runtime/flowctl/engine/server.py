@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -95,9 +96,10 @@ class _Server(uvicorn.Server):
     def install_signal_handlers(self) -> None:
         """None: whoever runs the engine decides when it stops."""
 
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
         """As above."""
-        return contextlib.nullcontext()
+        yield
 
 
 def _server(app: ASGIApp) -> _Server:

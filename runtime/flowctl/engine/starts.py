@@ -5,7 +5,7 @@ Called by `ledger` inside its transactions; decides with `flow_control`, writes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,13 @@ import orjson
 
 from flowctl.engine import flow_control
 from flowctl.engine import flow_statements as sql
+from flowctl.engine.cron import next_time
 from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
 from flowctl.engine.flow_control import DAY_MS, FlowControl, Window
 from flowctl.engine.protocol import Event, Function, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
 
-CALL, DEBOUNCE, BATCH = "call", "debounce", "batch"
+CALL, DEBOUNCE, BATCH, CRON = "call", "debounce", "batch", "cron"
 START_TIMEOUT, FINISH_TIMEOUT = "start-timeout", "finish-timeout"
 DISCOVERY = "step"
 
@@ -79,6 +80,14 @@ class Starts:
             self.store.db.execute(sql.DELETE_TIMER, (run.run_id, START_TIMEOUT, START_TIMEOUT))
         if rules.finish_timeout is not None:
             self.store.enqueue(run.run_id, FINISH_TIMEOUT, FINISH_TIMEOUT, now + rules.finish_timeout)
+
+    def schedule(self, functions: Iterable[Function], *, now: int) -> None:
+        """Set the timers of the functions' schedules; one that is set already keeps its time."""
+        for function in functions:
+            for trigger in function.triggers:
+                if trigger.get("cron"):
+                    due = next_time(str(trigger["cron"]), after=now)
+                    self.store.enqueue(function.slug, str(trigger["cron"]), CRON, due)
 
     def has_timeouts(self, function: Function) -> bool:
         """Whether `began` has something to do for a function's runs."""
@@ -150,6 +159,14 @@ class Starts:
     def _hold(self, slug: str, key: str, event: Event, since: int) -> None:
         body = orjson.dumps(event.to_json())
         self.store.db.execute(sql.HOLD_EVENT, (slug, key, since, event.internal_id, body))
+
+
+def check(registration: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError for rules or schedules that are malformed."""
+    FlowControl.of(registration)
+    for trigger in registration.get("triggers") or ():
+        if trigger.get("cron"):
+            next_time(str(trigger["cron"]), after=0)
 
 
 def _key(text: str | None, event: Mapping[str, Any]) -> str:

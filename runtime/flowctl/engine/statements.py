@@ -6,7 +6,9 @@ import sqlite3
 
 MIGRATIONS: tuple[str, ...] = (
     """
-    CREATE TABLE apps (name TEXT PRIMARY KEY, url TEXT NOT NULL, body BLOB NOT NULL, synced_at INTEGER NOT NULL);
+    CREATE TABLE apps (
+        name TEXT PRIMARY KEY, url TEXT NOT NULL, body BLOB NOT NULL, synced_at INTEGER NOT NULL
+    );
     CREATE TABLE events (
         internal_id TEXT PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
         received_at INTEGER NOT NULL
@@ -50,8 +52,8 @@ MIGRATIONS: tuple[str, ...] = (
         name TEXT PRIMARY KEY, at REAL NOT NULL, count INTEGER NOT NULL, until INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE held (
-        slug TEXT NOT NULL, key TEXT NOT NULL, since INTEGER NOT NULL, event_id TEXT NOT NULL, body BLOB NOT NULL,
-        PRIMARY KEY (slug, key, since, event_id)
+        slug TEXT NOT NULL, key TEXT NOT NULL, since INTEGER NOT NULL, event_id TEXT NOT NULL,
+        body BLOB NOT NULL, PRIMARY KEY (slug, key, since, event_id)
     ) WITHOUT ROWID;
     """,
 )
@@ -71,14 +73,19 @@ LIST_EVENTS = """
 """
 
 PUT_RUN = """
-    INSERT INTO runs (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton)
+    INSERT INTO runs
+        (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton)
     VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?)
 """
-_RUN = "run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version, events"
-READ_RUN = f"SELECT {_RUN} FROM runs WHERE run_id = ?"
-RUNS_OF_EVENT = f"SELECT {_RUN} FROM runs WHERE event_id = ? ORDER BY run_id"
-OPEN_RUNS = f"SELECT {_RUN} FROM runs WHERE slug = ? AND ended_at IS NULL"
-SINGLETON_RUNS = f"SELECT {_RUN} FROM runs WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
+_RUN = """
+    SELECT run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version,
+        events
+    FROM runs
+"""
+READ_RUN = _RUN + "WHERE run_id = ?"
+RUNS_OF_EVENT = _RUN + "WHERE event_id = ? ORDER BY run_id"
+OPEN_RUNS = _RUN + "WHERE slug = ? AND ended_at IS NULL"
+SINGLETON_RUNS = _RUN + "WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
 RUN_BEGUN = "UPDATE runs SET status = 'Running', sdk_version = ? WHERE run_id = ? AND ended_at IS NULL"
 END_RUN = "UPDATE runs SET status = ?, ended_at = ?, output = ? WHERE run_id = ? AND ended_at IS NULL"
 

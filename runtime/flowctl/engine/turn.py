@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -132,7 +132,7 @@ def error_body(reply: Reply) -> Any:
     return {"name": "Error", "message": str(reply.body or f"The app answered with status {reply.status}.")}
 
 
-def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:
+def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:  # noqa: PLR0911 - a flat match
     id, kind = str(op["id"]), op["op"]
     opts: Mapping[str, Any] = op.get("opts") or {}
     race = opts.get("parallelMode") == "race"
@@ -193,8 +193,11 @@ def _retry_time(after: Any, call: Call) -> int:
     return default
 
 
-def _seconds_from(now: int) -> Any:
-    return lambda text: now + round(float(text) * 1000)
+def _seconds_from(now: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        return now + round(float(text) * 1000)
+
+    return read
 
 
 def _http_date(text: str) -> int:
