@@ -11,6 +11,7 @@ Facts = Mapping[str, Any]
 Expression = Callable[[Facts], Any]
 
 _PATH = r"(?:event|async)(?:\.[A-Za-z_]\w*)+"
+_ONE_PATH = re.compile(rf"\s*{_PATH}\s*")
 _EQUALITY = re.compile(rf"\s*({_PATH})\s*==\s*(?:({_PATH})|'([^'\\]*)'|\"([^\"\\]*)\")\s*")
 
 
@@ -30,9 +31,21 @@ def holds(text: str | None, facts: Facts) -> bool:
 
 @lru_cache(maxsize=1024)
 def compiled(text: str) -> Expression:
-    """An expression ready to be evaluated; comparing two paths, the usual case, needs no CEL program."""
+    """An expression ready to be evaluated; a path, or the equality of two, needs no CEL program."""
+    if _ONE_PATH.fullmatch(text):
+        return _path(text.strip())
     equality = _EQUALITY.fullmatch(text)
     return _program(text) if equality is None else _comparison(*equality.groups())
+
+
+def _path(path: str) -> Expression:
+    def evaluate(facts: Facts) -> Any:
+        try:
+            return _lookup(facts, path)
+        except (KeyError, TypeError):
+            return None
+
+    return evaluate
 
 
 def _comparison(left: str, right: str | None, single: str | None, double: str | None) -> Expression:
@@ -58,17 +71,19 @@ def _lookup(facts: Facts, path: str) -> Any:
 def _program(text: str) -> Expression:
     import celpy  # noqa: PLC0415 - slow to import, and most engines never need it
     from celpy.adapter import json_to_cel  # noqa: PLC0415 - as above
+    from celpy.celparser import CELParseError  # noqa: PLC0415 - as above
+    from celpy.evaluation import CELEvalError  # noqa: PLC0415 - as above
 
     environment = celpy.Environment()
     try:
         program = environment.program(environment.compile(text))
-    except (celpy.celparser.CELParseError, ValueError) as err:
+    except (CELParseError, ValueError) as err:
         raise InvalidExpressionError(f"{text!r} is no valid expression: {err}") from err
 
     def evaluate(facts: Facts) -> Any:
         try:
             return program.evaluate({name: json_to_cel(dict(value)) for name, value in facts.items()})
-        except celpy.evaluation.CELEvalError:
+        except CELEvalError:
             return False
 
     return evaluate

@@ -11,7 +11,7 @@ FORGET_METERS = "DELETE FROM meters WHERE until < ?"
 
 HOLD_EVENT = "INSERT INTO held (slug, key, since, event_id, body) VALUES (?, ?, ?, ?, ?)"
 COUNT_HELD = "SELECT count(*) FROM held WHERE slug = ? AND key = ?"
-TAKE_HELD = "DELETE FROM held WHERE slug = ? AND key = ? RETURNING since, event_id, body"
+TAKE_HELD = "DELETE FROM held WHERE slug = ? AND key = ? RETURNING seq, since, event_id, body"
 
 PUT_FIRST_JOB = "INSERT INTO jobs (run_id, target, kind, due, rank) VALUES (?, ?, ?, ?, ?)"
 PUT_TIMER = """

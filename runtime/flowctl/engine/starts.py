@@ -51,7 +51,7 @@ class Starts:
         rows = self.store.db.execute(sql.TAKE_HELD, (job.run_id, job.target)).fetchall()
         if function is not None and rows:
             held = sorted(rows)
-            self.begin(function, [orjson.loads(body) for _, _, body in held], held[-1][1], now)
+            self.begin(function, [orjson.loads(body) for *_, body in held], held[-1][2], now)
 
     def begin(
         self, function: Function, events: Sequence[Mapping[str, Any]], event_id: str, now: int
@@ -140,7 +140,7 @@ class Starts:
     def _debounce(self, function: Function, rule: flow_control.Debounce, event: Event, now: int) -> None:
         key = _key(rule.key, event.to_json())
         earlier = self.store.db.execute(sql.TAKE_HELD, (function.slug, key)).fetchall()
-        since = min((row[0] for row in earlier), default=now)
+        since = min((row[1] for row in earlier), default=now)
         self._hold(function.slug, key, event, since)
         due = flow_control.debounced_until(rule, since=since, now=now)
         self.store.db.execute(sql.PUT_TIMER, (function.slug, key, DEBOUNCE, due, due))

@@ -52,9 +52,10 @@ MIGRATIONS: tuple[str, ...] = (
         name TEXT PRIMARY KEY, at REAL NOT NULL, count INTEGER NOT NULL, until INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE held (
-        slug TEXT NOT NULL, key TEXT NOT NULL, since INTEGER NOT NULL, event_id TEXT NOT NULL,
-        body BLOB NOT NULL, PRIMARY KEY (slug, key, since, event_id)
-    ) WITHOUT ROWID;
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, slug TEXT NOT NULL, key TEXT NOT NULL, since INTEGER NOT NULL,
+        event_id TEXT NOT NULL, body BLOB NOT NULL
+    );
+    CREATE INDEX held_by_key ON held (slug, key);
     """,
 )
 
