@@ -1,0 +1,185 @@
+"""Which project this is, its settings, and its app: found the same way by every command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flowctl.errors import ConfigurationError, FlowctlError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from flowctl import App
+
+APP_FILES = ("flow", "app", "main")
+FOLDERS = ("workflows", "functions")
+_OURS = ("flowctl_cli", "<frozen importlib")
+
+
+class ProjectError(FlowctlError):
+    """The project or its app cannot be loaded."""
+
+    code = "PROJECT_ERROR"
+    exit_code: ClassVar[int] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A folder with (usually) a pyproject.toml, and what `[tool.flowctl]` there says."""
+
+    root: Path
+    settings: Mapping[str, Any]
+
+    @property
+    def state(self) -> Path:
+        """Where flowctl keeps the project's database and lock."""
+        return self.root / os.environ.get("FLOWCTL_DIR", ".flowctl")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedApp:
+    """An app, its import name and how it was found."""
+
+    app: App
+    name: str
+    source: str
+
+
+def find_project(directory: Path | None = None) -> Project:
+    """The project of a folder: the nearest one upwards that has a pyproject.toml, else the folder."""
+    start = (directory or Path.cwd()).resolve()
+    if not start.is_dir():
+        raise ConfigurationError(f"There is no folder {str(start)!r}: check --dir.")
+    for folder in [start, *start.parents]:
+        file = folder / "pyproject.toml"
+        if file.is_file():
+            try:
+                return Project(folder, tomllib.loads(file.read_text()).get("tool", {}).get("flowctl", {}))
+            except tomllib.TOMLDecodeError as err:
+                raise ProjectError(f"{file} is no valid TOML: {err}.") from err
+    return Project(start, {})
+
+
+def load_environment(project: Project, extra: Path | None = None) -> None:
+    """Set what `.env` files say and the environment does not; `--env-file` wins over `.env.local`, `.env`."""
+    from dotenv import dotenv_values  # noqa: PLC0415 - few commands load an app
+
+    for file in [*([extra] if extra else []), project.root / ".env.local", project.root / ".env"]:
+        if file is extra and not file.is_file():
+            raise ConfigurationError(f"There is no file {str(file)!r}: check --env-file.")
+        for name, value in dotenv_values(file).items():
+            if value is not None:
+                os.environ.setdefault(name, value)
+
+
+def load_app(project: Project, given: str | None = None) -> LoadedApp:
+    """The project's app; raises ProjectError that lists what was tried, or shows the user's own error."""
+    for path in (project.root / "src", project.root):
+        if path.is_dir() and str(path) not in sys.path:
+            sys.path.insert(0, str(path))
+    if given:
+        return _named(given, "--app")
+    if configured := project.settings.get("app"):
+        return _named(str(configured), "[tool.flowctl] in pyproject.toml")
+    tried: list[str] = []
+    for name in _candidates(project.root):
+        tried.append(name)
+        module = _imported(name)
+        found = _app_in(module)
+        if found is not None:
+            return LoadedApp(found[1], f"{name}:{found[0]}", f"{name.replace('.', '/')}.py")
+    return _assembled(project, tried)
+
+
+def _candidates(root: Path) -> Iterator[str]:
+    for name in APP_FILES:
+        if (root / f"{name}.py").is_file():
+            yield name
+    for base in (root, root / "src"):
+        for file in sorted(base.glob("*/app.py")):
+            if (file.parent / "__init__.py").is_file():
+                yield f"{file.parent.name}.app"
+
+
+def _named(name: str, where: str) -> LoadedApp:
+    module_name, _, attribute = name.partition(":")
+    module = _imported(module_name)
+    value = getattr(module, attribute or "app", None)
+    from flowctl import App  # noqa: PLC0415 - loads the library only with an app
+
+    if not isinstance(value, App):
+        kind = "nothing" if value is None else type(value).__name__
+        raise ProjectError(f"{name!r} (from {where}) is {kind}, not a flowctl App.")
+    return LoadedApp(value, f"{module_name}:{attribute or 'app'}", where)
+
+
+def _assembled(project: Project, tried: list[str]) -> LoadedApp:
+    """An app of all workflows and functions in modules under `workflows/` and `functions/`."""
+    import inngest  # noqa: PLC0415 - as in _named
+
+    from flowctl import App, Workflow  # noqa: PLC0415 - as in _named
+
+    found: dict[int, Any] = {}
+    folders = [folder for name in FOLDERS for folder in _folders(project.root, name)]
+    for folder in folders:
+        for file in sorted(folder.rglob("*.py")):
+            base = project.root / "src" if (project.root / "src") in file.parents else project.root
+            module = _imported(".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__"))
+            found |= {id(v): v for v in vars(module).values() if isinstance(v, Workflow | inngest.Function)}
+    if not found:
+        listed = ", ".join(f"{name.replace('.', '/')}.py" for name in tried) or "flow.py, app.py, main.py"
+        raise ProjectError(
+            f"No flowctl app in {project.root}. Tried {listed} and the folders workflows/ and functions/.\n"
+            "Define `app = App(workflows=[…])` in app.py, or name it: --app module:attribute."
+        )
+    workflows = [value for value in found.values() if isinstance(value, Workflow)]
+    functions = [value for value in found.values() if isinstance(value, inngest.Function)]
+    shown = " and ".join(sorted({f"{folder.relative_to(project.root)}/" for folder in folders}))
+    return LoadedApp(App(workflows=workflows, functions=functions), "(assembled)", shown)
+
+
+def _folders(root: Path, name: str) -> list[Path]:
+    packages = [p.parent for base in (root, root / "src") for p in base.glob("*/__init__.py")]
+    return [folder for base in [root, *packages] if (folder := base / name).is_dir()]
+
+
+def _app_in(module: ModuleType) -> tuple[str, Any] | None:
+    from flowctl import App  # noqa: PLC0415 - as in _named
+
+    apps = {name: value for name, value in vars(module).items() if isinstance(value, App)}
+    if len({id(app) for app in apps.values()}) > 1:
+        raise ProjectError(
+            f"{module.__name__}.py defines several apps ({', '.join(apps)}): "
+            f"choose one with --app {module.__name__}:{next(iter(apps))}."
+        )
+    return next(iter(apps.items()), None)
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except FlowctlError as err:
+        raise ProjectError(f"{_user_traceback(err)}") from err
+    except Exception as err:
+        if isinstance(err, ModuleNotFoundError) and err.name == name.partition(".")[0]:
+            raise ProjectError(f"There is no module {name!r}: check the name of the app.") from err
+        raise ProjectError(_user_traceback(err)) from err
+
+
+def _user_traceback(err: BaseException) -> str:
+    """The traceback from the user's first frame on: whole, without the loader's frames."""
+    shown = traceback.TracebackException.from_exception(err)
+    seen: traceback.TracebackException | None = shown
+    while seen is not None:
+        frames = [f for f in seen.stack if not any(part in f.filename for part in _OURS)]
+        seen.stack = traceback.StackSummary.from_list(frames)
+        seen = seen.__cause__ or seen.__context__
+    return "".join(shown.format()).rstrip()
