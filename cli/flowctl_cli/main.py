@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _run_command(name: str, arguments: list[str]) -> int:
     import typer  # noqa: PLC0415 - help and errors about the command's name need no parser
-    from typer import _click as click  # noqa: PLC0415 - as above
+    from typer._click.exceptions import ClickException  # noqa: PLC0415, PLC2701 - typer names it nowhere else
 
     from flowctl.errors import FlowctlError  # noqa: PLC0415 - as above
 
@@ -53,10 +53,10 @@ def _run_command(name: str, arguments: list[str]) -> int:
     app.command(name, context_settings={"help_option_names": ["-h", "--help"]})(module.command)
     try:
         code: Any = app(arguments, prog_name=f"flowctl {name}", standalone_mode=False)
-    except click.exceptions.ClickException as err:
+    except ClickException as err:
         err.show()
         return USAGE
-    except click.exceptions.Abort:
+    except typer.Abort:
         return INTERRUPTED
     except FlowctlError as err:
         sys.stderr.write(f"{err}\n")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 APP_FILES = ("flow", "app", "main")
 FOLDERS = ("workflows", "functions")
-_OURS = ("flowctl_cli", "<frozen importlib")
+_OURS = ("flowctl_cli", "<frozen importlib", "importlib/__init__.py")
 
 
 class ProjectError(FlowctlError):
@@ -167,14 +167,14 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except FlowctlError as err:
-        raise ProjectError(f"{_user_traceback(err)}") from err
+        raise ProjectError(f"{user_traceback(err)}") from err
     except Exception as err:
         if isinstance(err, ModuleNotFoundError) and err.name == name.partition(".")[0]:
             raise ProjectError(f"There is no module {name!r}: check the name of the app.") from err
-        raise ProjectError(_user_traceback(err)) from err
+        raise ProjectError(user_traceback(err)) from err
 
 
-def _user_traceback(err: BaseException) -> str:
+def user_traceback(err: BaseException) -> str:
     """The traceback from the user's first frame on: whole, without the loader's frames."""
     shown = traceback.TracebackException.from_exception(err)
     seen: traceback.TracebackException | None = shown

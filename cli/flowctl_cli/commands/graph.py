@@ -48,8 +48,10 @@ def mermaid(graph: list[dict[str, Any]]) -> str:
 
 
 def _boxes(node: dict[str, Any], index: int) -> list[tuple[str, str]]:
-    inner = [step.get("step", step) for step in node.get("steps", [])]
-    single = node.get("step") or node
-    steps = inner or [single]
+    steps = [_innermost(step) for step in node.get("steps") or [node]]
     labels = [str(step.get("id") or node["type"]).replace('"', "'") for step in steps]
     return [(f"n{index}_{place}", label) for place, label in enumerate(labels)]
+
+
+def _innermost(node: dict[str, Any]) -> dict[str, Any]:
+    return _innermost(node["step"]) if isinstance(node.get("step"), dict) else node
