@@ -54,6 +54,7 @@ def main(fd: int) -> None:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _worker(json.loads(message), Channel(socket.socket(fileno=fds[0])), fds[1])
+        control.sendall(b".")
         for received in fds:
             os.close(received)
 
