@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flowctl.engine import queries
 from flowctl.engine import statements as sql
 from flowctl.engine.apps import Apps, RegistrationError
 from flowctl.engine.executor import now_ms
@@ -69,6 +70,7 @@ class Api:
             Route("/v1/apps/{name}/functions", self.app_functions),
             Route("/v0/runs/{id}/batch", self.run_events),
             Route("/v0/runs/{id}/actions", self.run_steps),
+            Route("/v0/gql", self.query, methods=["POST"]),
             Route("/v1/realtime/token", self.realtime_token, methods=["POST"]),
             Route("/v1/realtime/publish", self.realtime_publish, methods=["POST"]),
             WebSocketRoute("/v1/realtime/connect", self.realtime.connect),
@@ -188,6 +190,11 @@ class Api:
     async def run_steps(self, request: Request) -> Response:
         """The steps of a run, for an SDK that was given too few."""
         return _json(self.ledger.store.steps(request.path_params["id"]))
+
+    async def query(self, request: Request) -> Response:
+        """GraphQL, as far as SDKs' tests need it."""
+        asked = orjson.loads(await _body(request))
+        return _json(queries.answer(self.ledger.store, str(asked["query"]), asked.get("variables") or {}))
 
     async def realtime_token(self, request: Request) -> Response:
         """A token to subscribe to topics of channels."""

@@ -29,7 +29,7 @@ from flowctl.engine.protocol import (
 )
 from flowctl.engine.starts import CALL, DISCOVERY, Starts
 from flowctl.engine.store import Job, RunRow, Store
-from flowctl.engine.turn import Effect, Finish, Invoke, Memoize, Plan, Retry, Sleep, Wait
+from flowctl.engine.turn import Drop, Effect, Finish, Invoke, Memoize, Plan, Retry, Sleep, Wait
 
 DEDUPE_MS = 24 * 3_600_000
 SLEEP, TIMEOUT = "sleep", "timeout"
@@ -179,17 +179,21 @@ class Ledger:
         match effect:
             case Finish(failed=failed, output=output):
                 self._end(run, "Failed" if failed else "Completed", output, now)
-            case Memoize(step_id=step_id, body=body):
-                self._step_ended(run.run_id, step_id, body, now, began=False)
-            case Plan(step_id=step_id, race=race):
-                if self._pend(run, step_id, "plan", race=race):
+            case Memoize(step_id=step_id, body=body, name=name):
+                self._step_ended(run.run_id, step_id, body, now, began=False, name=name)
+            case Plan(step_id=step_id):
+                if self._pend(run, effect, "plan"):
                     self.store.enqueue(run.run_id, step_id, CALL, now)
-            case Sleep(step_id=step_id, until=until, race=race):
-                if self._pend(run, step_id, "sleep", race=race):
+            case Sleep(step_id=step_id, until=until):
+                if self._pend(run, effect, "sleep"):
                     self.store.enqueue(run.run_id, step_id, SLEEP, until)
-            case Wait(step_id=step_id, event=event, condition=condition, until=until, race=race):
-                if self._pend(run, step_id, "event", race=race, event=event, condition=condition):
+            case Wait(step_id=step_id, event=event, condition=condition, until=until):
+                if self._pend(run, effect, "event", event=event, condition=condition):
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
+            case Drop(step_id=step_id):
+                self.store.db.execute(sql.TAKE_PENDING, (run.run_id, step_id)).fetchone()
+                if self.store.pending(run.run_id) == 0:
+                    self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Invoke():
                 self._invoke(run, effect, now)
             case Retry():  # the job itself, which `apply` puts back
@@ -198,18 +202,17 @@ class Ledger:
     def _pend(
         self,
         run: RunRow,
-        step_id: str,
+        effect: Plan | Sleep | Wait | Invoke,
         kind: str,
         *,
-        race: bool,
         event: str | None = None,
         condition: str | None = None,
         detail: str | None = None,
     ) -> bool:
         """Note a step that is to end later; False when it is known already."""
-        if step_id in self.store.steps(run.run_id):
+        if self.store.db.execute(sql.HAS_STEP, (run.run_id, effect.step_id)).fetchone():
             return False
-        row = (run.run_id, step_id, kind, race, event, condition, detail)
+        row = (run.run_id, effect.step_id, kind, effect.race, event, condition, detail, effect.name)
         return self.store.db.execute(sql.PUT_PENDING, row).rowcount == 1
 
     def _invoke(self, run: RunRow, effect: Invoke, now: int) -> None:
@@ -217,12 +220,12 @@ class Ledger:
         if function is None:
             message = f"could not find function with ID: {effect.slug}"
             error = {"error": {"message": message, "name": "Error"}}
-            self._step_ended(run.run_id, effect.step_id, error, now, began=False)
+            self._step_ended(run.run_id, effect.step_id, error, now, began=False, name=effect.name)
             return
         correlation = f"{run.run_id}.{effect.step_id}"
         meta = {"correlation_id": correlation, "fn_id": effect.slug, "source_fn_id": run.function_id}
         event = _made(INVOKED, {**(effect.payload.get("data") or {}), "_inngest": meta}, now)
-        if not self._pend(run, effect.step_id, "invoke", race=effect.race, detail=event.internal_id):
+        if not self._pend(run, effect, "invoke", detail=event.internal_id):
             return
         self.store.put_event(event)
         if self._begin(function, event) is None:
@@ -233,7 +236,9 @@ class Ledger:
             return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
 
-    def _step_ended(self, run_id: str, step_id: str, body: Any, now: int, *, began: bool = True) -> None:
+    def _step_ended(
+        self, run_id: str, step_id: str, body: Any, now: int, *, began: bool = True, name: str = ""
+    ) -> None:
         """Remember a step; call the function again unless its siblings are waited for.
 
         `began` says that it must have been pending: when it no longer is, another was first.
@@ -241,7 +246,8 @@ class Ledger:
         pending = self.store.db.execute(sql.TAKE_PENDING, (run_id, step_id)).fetchone()
         if pending is None and began:
             return
-        self.store.db.execute(sql.PUT_STEP, (run_id, step_id, orjson.dumps(body)))
+        shown = name or (pending[1] if pending else "")
+        self.store.db.execute(sql.PUT_STEP, (run_id, step_id, orjson.dumps(body), shown, now))
         self.store.db.execute(sql.DELETE_STEP_TIMERS, (run_id, step_id, f"invoke:{step_id}"))
         if pending is None or pending[0] or self.store.pending(run_id) == 0:
             self.store.enqueue(run_id, DISCOVERY, CALL, now)

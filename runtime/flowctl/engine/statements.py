@@ -57,6 +57,11 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX held_by_key ON held (slug, key);
     """,
+    """
+    ALTER TABLE steps ADD COLUMN name TEXT NOT NULL DEFAULT '';
+    ALTER TABLE steps ADD COLUMN ended_at INTEGER;
+    ALTER TABLE pending ADD COLUMN name TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 PUT_APP = """
@@ -90,14 +95,19 @@ SINGLETON_RUNS = _RUN + "WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
 RUN_BEGUN = "UPDATE runs SET status = 'Running', sdk_version = ? WHERE run_id = ? AND ended_at IS NULL"
 END_RUN = "UPDATE runs SET status = ?, ended_at = ?, output = ? WHERE run_id = ? AND ended_at IS NULL"
 
-PUT_STEP = "INSERT INTO steps (run_id, step_id, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+PUT_STEP = (
+    "INSERT INTO steps (run_id, step_id, body, name, ended_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+STEP_HISTORY = "SELECT step_id, name, ended_at, body FROM steps WHERE run_id = ? ORDER BY rowid"
+HAS_STEP = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?"
 READ_STEPS = "SELECT step_id, body FROM steps WHERE run_id = ? ORDER BY rowid"
 
 PUT_PENDING = """
-    INSERT INTO pending (run_id, step_id, kind, race, event, condition, detail) VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO pending (run_id, step_id, kind, race, event, condition, detail, name)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
-TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, detail"
+TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, name"
 COUNT_PENDING = "SELECT count(*) FROM pending WHERE run_id = ?"
 WAITS_FOR_EVENT = """
     SELECT run_id, step_id, condition FROM pending WHERE kind = 'event' AND event = ?

@@ -53,6 +53,7 @@ class Memoize:
 
     step_id: str
     body: Any
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Plan:
 
     step_id: str
     race: bool
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Sleep:
     step_id: str
     until: int
     race: bool
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Wait:
     condition: str | None
     until: int
     race: bool
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,14 @@ class Invoke:
     payload: Mapping[str, Any]
     until: int
     race: bool
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A planned step is no longer asked for."""
+
+    step_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class Retry:
     attempt: int
 
 
-Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Retry
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Drop | Retry
 
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
@@ -135,24 +147,27 @@ def error_body(reply: Reply) -> Any:
 def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:  # noqa: PLR0911 - a flat match
     id, kind = str(op["id"]), op["op"]
     opts: Mapping[str, Any] = op.get("opts") or {}
+    name = str(op.get("displayName") or op.get("name") or id)
     race = opts.get("parallelMode") == "race"
     match kind:
         case "StepRun" | "Step":
-            return [Memoize(id, {"data": op.get("data")})]
+            return [Memoize(id, {"data": op.get("data")}, name)]
         case "StepError" if not call.is_last and not (op.get("error") or {}).get("noRetry"):
             return [Retry(_retry_time((op.get("error") or {}).get("retryAfter"), call), call.attempt + 1)]
         case "StepError" | "StepFailed":
-            return [Memoize(id, {"error": _step_error(op)})]
-        case "StepPlanned" | "StepNotFound":
-            return [Plan(id, race)] if kind == "StepPlanned" else []
+            return [Memoize(id, {"error": _step_error(op)}, name)]
+        case "StepPlanned":
+            return [Plan(id, race, name)]
+        case "StepNotFound":
+            return [Drop(call.target)]
         case "Sleep":
-            return [Sleep(id, _sleep_end(op, opts, call.now), race)]
+            return [Sleep(id, _sleep_end(op, opts, call.now), race, name)]
         case "WaitForEvent":
             event, until = opts.get("event") or op["name"], _end(opts.get("timeout"), call.now)
-            return [Wait(id, event, opts.get("if"), until, race)]
+            return [Wait(id, event, opts.get("if"), until, race, name)]
         case "InvokeFunction":
             until = _end(opts.get("timeout"), call.now)
-            return [Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race)]
+            return [Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race, name)]
         case _:
             message = f"This engine does not know the step kind {kind!r}."
             return [Memoize(id, {"error": {"name": "Error", "message": message}})]
