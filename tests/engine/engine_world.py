@@ -78,6 +78,19 @@ class World:
         answer = await self.http.put(self.app_url)
         assert answer.status_code == 200, answer.text
 
+    async def register_at(self, port: int) -> None:
+        """Have the engine reach the functions at another port of this machine."""
+        configs = [config for f in self.functions if (config := f.get_config(self.app_url).main)]
+        functions = [config.model_dump(mode="json", by_alias=True) for config in configs]
+        for function in functions:
+            for step in function["steps"].values():
+                step["runtime"]["url"] = step["runtime"]["url"].replace(
+                    f":{self.listener.getsockname()[1]}/", f":{port}/"
+                )
+        body = {"appName": "t", "url": self.app_url, "functions": functions}
+        answer = await self.http.post(f"{self.engine.url}/fn/register", json=body)
+        assert answer.status_code == 200, answer.text
+
     async def send(self, name: str, data: Any = None, **more: Any) -> str:
         """Post an event; its id."""
         answer = await self.http.post(
