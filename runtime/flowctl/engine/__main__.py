@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         app_urls=tuple(given.url),
         poll=not given.no_poll,
         studio_url=given.studio_url,
+        event_keys=tuple(given.event_key),
+        signing_keys=tuple(given.signing_key),
     )
     listener = socket.socket(fileno=given.fd) if given.fd is not None else None
     try:
@@ -45,13 +47,20 @@ async def _serve(engine: Engine) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("flowctl engine", description=__doc__)
+    parser = argparse.ArgumentParser("flowctl engine", description=__doc__, fromfile_prefix_chars="@")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8288)
     parser.add_argument("-u", "--url", action="append", default=[], metavar="APP_URL")
     parser.add_argument("--db", type=Path)
     parser.add_argument("--no-poll", action="store_true")
     parser.add_argument("--studio-url")
+    parser.add_argument("--event-key", action="append", default=[], help="only these may send events")
+    parser.add_argument(
+        "--signing-key",
+        action="append",
+        default=[],
+        help="production: sign requests, demand it of API calls; a second one is accepted beside it",
+    )
     parser.add_argument("--fd", type=int, help="an inherited listening socket instead of host and port")
     return parser
 

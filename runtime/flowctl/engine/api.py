@@ -21,6 +21,7 @@ from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import InvalidEventError, is_ulid, iso, parse_event
 from flowctl.engine.realtime import Realtime
+from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
 
 BODY_LIMIT = 16 * 2**20
@@ -243,10 +244,32 @@ def _is_local(headers: dict[bytes, bytes]) -> bool:
     return not origin or urlsplit(origin.decode("latin-1")).hostname in LOOPBACK
 
 
-def create_api(api: Api, *, local_only: bool) -> ASGIApp:
+class Authorized:
+    """Lets in who bears a signing key's hash, or sends events with an event key; health is for everybody."""
+
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self.app, self.keys = app, keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 401 to others."""
+        if scope["type"] in {"http", "websocket"} and not self._may(scope["path"], dict(scope["headers"])):
+            answer = _refused("This engine needs a valid key.", 401, 401)
+            await answer(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _may(self, path: str, headers: dict[bytes, bytes]) -> bool:
+        if path.startswith("/e/"):
+            return self.keys.takes_event(path.removeprefix("/e/"))
+        open_to_all = path in {"/health", "/v1/realtime/connect"}  # the latter checks a token of its own
+        return open_to_all or self.keys.lets_in(headers.get(b"authorization", b"").decode("latin-1"))
+
+
+def create_api(api: Api, keys: Keys, *, local_only: bool) -> ASGIApp:
     """The ASGI application."""
     app = Starlette(routes=api.routes(), exception_handlers={InvalidEventError: _too_large})
-    return LocalOnly(app) if local_only else app
+    authorized = Authorized(app, keys)
+    return LocalOnly(authorized) if local_only else authorized
 
 
 async def _too_large(_: Request, err: Exception) -> Response:

@@ -18,6 +18,7 @@ import orjson
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, new_ulid
+from flowctl.engine.signing import Keys, outbound
 from flowctl.engine.starts import CALL, DISCOVERY
 from flowctl.engine.store import Job, RunRow
 from flowctl.engine.transport import Answer, BrokenError, NotReachedError, Transport
@@ -40,6 +41,7 @@ class Executor:
 
     ledger: Ledger
     transport: Transport = field(default_factory=Transport)
+    keys: Keys = field(default_factory=Keys)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -116,9 +118,10 @@ class Executor:
         headers = {
             "user-agent": "Inngest",
             "content-type": "application/json",
-            "x-inngest-server-kind": "dev",
+            "x-inngest-server-kind": self.keys.kind,
             "x-inngest-req-version": str(run.sdk_version),
             "x-run-id": run.run_id,
+            **outbound(self.keys, body, now=call.now),
         }
         try:
             answer = await self.transport.request("POST", url, headers=headers, body=orjson.dumps(body))

@@ -18,6 +18,7 @@ from flowctl.engine.apps import Apps, ask_to_register
 from flowctl.engine.executor import Executor
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.realtime import Realtime
+from flowctl.engine.signing import Keys
 from flowctl.engine.store import Store
 from flowctl.engine.transport import Transport
 
@@ -34,6 +35,8 @@ class EngineConfig:
     app_urls: tuple[str, ...] = ()
     poll: bool = True
     studio_url: str | None = None
+    event_keys: tuple[str, ...] = ()
+    signing_keys: tuple[str, ...] = ()
 
 
 class PortInUseError(OSError):
@@ -60,10 +63,12 @@ class Engine:
         ledger = Ledger(self._store, woken.set)
         apps = Apps(ledger)
         apps.load()
-        self._executor = Executor(ledger, woken=woken)
+        keys = Keys(self.config.signing_keys, self.config.event_keys)
+        self._executor = Executor(ledger, keys=keys, woken=woken)
         self.transport = Transport()
         api = Api(ledger, apps, Realtime(), self.config.studio_url)
-        self._server = _server(create_api(api, local_only=self.config.host in LOOPBACK))
+        local_only = self.config.host in LOOPBACK and not keys.signs
+        self._server = _server(create_api(api, keys, local_only=local_only))
         self._tasks = [
             asyncio.create_task(self._server.serve([self._listener])),
             asyncio.create_task(self._executor.run()),
