@@ -19,7 +19,7 @@ from flowctl.engine import statements as sql
 from flowctl.engine.apps import Apps, RegistrationError
 from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.protocol import InvalidEventError, is_ulid, iso, parse_event
+from flowctl.engine.protocol import InvalidEventError, is_ulid, iso, new_ulid, parse_event, time_ms
 from flowctl.engine.realtime import Realtime
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
@@ -27,6 +27,10 @@ from flowctl.engine.store import RunRow
 BODY_LIMIT = 16 * 2**20
 LIST_LIMIT = 100
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
+
+
+class BadRequestError(ValueError):
+    """A caller's mistake."""
 
 
 def _json(body: Any, status: int = 200) -> Response:
@@ -71,6 +75,8 @@ class Api:
             Route("/v1/apps/{name}/functions", self.app_functions),
             Route("/v0/runs/{id}/batch", self.run_events),
             Route("/v0/runs/{id}/actions", self.run_steps),
+            Route("/v1/signals", self.send_signal, methods=["POST"]),
+            Route("/v1/cancellations", self.cancel_runs, methods=["POST"]),
             Route("/v0/gql", self.query, methods=["POST"]),
             Route("/v1/realtime/token", self.realtime_token, methods=["POST"]),
             Route("/v1/realtime/publish", self.realtime_publish, methods=["POST"]),
@@ -120,8 +126,8 @@ class Api:
 
     async def invoke(self, request: Request) -> Response:
         """Run one function by its id."""
-        payload = orjson.loads(await _body(request) or b"{}")
-        if not isinstance(payload, dict) or not isinstance(payload.get("data") or {}, dict):
+        payload = await _object(request)
+        if not isinstance(payload.get("data") or {}, dict):
             return _refused("The body must be an object with an object 'data'.", 400, 400)
         id = self.ledger.invoke(request.path_params["slug"], payload, now=now_ms())
         return _json({"id": id, "status": 200})
@@ -192,6 +198,26 @@ class Api:
         """The steps of a run, for an SDK that was given too few."""
         return _json(self.ledger.store.steps(request.path_params["id"]))
 
+    async def send_signal(self, request: Request) -> Response:
+        """End the step that waits for a signal."""
+        sent = await _object(request, "signal")
+        run_id = self.ledger.signal(str(sent["signal"]), sent.get("data"), now=now_ms())
+        if run_id is None:
+            return _refused(f"No run waits for the signal {sent['signal']!r}.", 404, 404)
+        return _fetched({"run_id": run_id})
+
+    async def cancel_runs(self, request: Request) -> Response:
+        """End a function's runs that started in a time span, all or those that fit `if`."""
+        sent = await _object(request, "app_id", "function_id", "started_before")
+        now, slug = now_ms(), f"{sent['app_id']}-{sent['function_id']}"
+        try:
+            before = time_ms(str(sent["started_before"]))
+            after = time_ms(str(sent["started_after"])) if sent.get("started_after") else 0
+        except ValueError as err:
+            return _refused(f"A time is not in ISO form: {err}", 400, 400)
+        self.ledger.cancel_many(slug, sent.get("if"), after=after, before=before, now=now)
+        return _json({"id": new_ulid(now), "name": sent.get("name"), **sent}, 201)
+
     async def query(self, request: Request) -> Response:
         """GraphQL, as far as SDKs' tests need it."""
         asked = orjson.loads(await _body(request))
@@ -211,6 +237,20 @@ class Api:
 
     def _run(self, request: Request) -> RunRow | None:
         return self.ledger.store.run(request.path_params["id"])
+
+
+async def _object(request: Request, *required: str) -> dict[str, Any]:
+    """A JSON object with these keys; raises BadRequestError."""
+    try:
+        sent = orjson.loads(await _body(request))
+    except orjson.JSONDecodeError as err:
+        raise BadRequestError(f"invalid JSON: {err}") from err
+    if not isinstance(sent, dict):
+        raise BadRequestError("The body must be an object.")
+    missing = [name for name in required if not sent.get(name)]
+    if missing:
+        raise BadRequestError(f"The body lacks {', '.join(missing)}.")
+    return sent
 
 
 async def _body(request: Request) -> bytes:
@@ -267,9 +307,15 @@ class Authorized:
 
 def create_api(api: Api, keys: Keys, *, local_only: bool) -> ASGIApp:
     """The ASGI application."""
-    app = Starlette(routes=api.routes(), exception_handlers={InvalidEventError: _too_large})
+    app = Starlette(
+        routes=api.routes(), exception_handlers={InvalidEventError: _too_large, BadRequestError: _bad}
+    )
     authorized = Authorized(app, keys)
     return LocalOnly(authorized) if local_only else authorized
+
+
+async def _bad(_: Request, err: Exception) -> Response:
+    return _refused(str(err), 400, 400)
 
 
 async def _too_large(_: Request, err: Exception) -> Response:

@@ -29,7 +29,7 @@ from flowctl.engine.protocol import (
 )
 from flowctl.engine.starts import CALL, DISCOVERY, Starts
 from flowctl.engine.store import Job, RunRow, Store
-from flowctl.engine.turn import Drop, Effect, Finish, Invoke, Memoize, Plan, Retry, Sleep, Wait
+from flowctl.engine.turn import Drop, Effect, Finish, Invoke, Memoize, Plan, Retry, Signal, Sleep, Wait
 
 DEDUPE_MS = 24 * 3_600_000
 SLEEP, TIMEOUT = "sleep", "timeout"
@@ -129,6 +129,30 @@ class Ledger:
             body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
         self._step_ended(job.run_id, job.target.removeprefix("invoke:"), body, now)
 
+    def signal(self, name: str, data: Any, *, now: int) -> str | None:
+        """End the oldest step that waits for a signal; answers its run's id, None when none waits."""
+        with self.store.transaction():
+            waiting = self.store.db.execute(sql.WAITS_FOR_SIGNAL, (name,)).fetchone()
+            if waiting is None:
+                return None
+            run_id, step_id = waiting
+            self._step_ended(run_id, step_id, {"data": {"signal": name, "data": data}}, now)
+        self.wake()
+        return run_id
+
+    def cancel_many(self, slug: str, condition: str | None, *, after: int, before: int, now: int) -> int:
+        """End a function's open runs that started in a time span and fit a condition; answers how many."""
+        with self.store.transaction():
+            runs = [
+                run
+                for run in self.store.open_runs(slug)
+                if after <= run.started_at <= before and holds(condition, {"event": run.event})
+            ]
+            for run in runs:
+                self._end(run, "Cancelled", {}, now)
+        self.wake()
+        return len(runs)
+
     def cancel(self, run_id: str, *, now: int) -> bool:
         """End a run as cancelled; False when there is no such run. One that has ended stays as it is."""
         with self.store.transaction():
@@ -175,7 +199,7 @@ class Ledger:
     def _begin(self, function: Function, event: Event) -> str | None:
         return self.starts.begin(function, [event.to_json()], event.internal_id, event.received_at)
 
-    def _effect(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901 - a flat match
+    def _effect(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901, PLR0912 - a flat match
         match effect:
             case Finish(failed=failed, output=output):
                 self._end(run, "Failed" if failed else "Completed", output, now)
@@ -190,6 +214,9 @@ class Ledger:
             case Wait(step_id=step_id, event=event, condition=condition, until=until):
                 if self._pend(run, effect, "event", event=event, condition=condition):
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
+            case Signal(step_id=step_id, signal=signal, until=until):
+                if self._pend(run, effect, "signal", detail=signal):
+                    self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
             case Drop(step_id=step_id):
                 self.store.db.execute(sql.TAKE_PENDING, (run.run_id, step_id)).fetchone()
                 if self.store.pending(run.run_id) == 0:
@@ -202,7 +229,7 @@ class Ledger:
     def _pend(
         self,
         run: RunRow,
-        effect: Plan | Sleep | Wait | Invoke,
+        effect: Plan | Sleep | Wait | Invoke | Signal,
         kind: str,
         *,
         event: str | None = None,

@@ -62,6 +62,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE steps ADD COLUMN ended_at INTEGER;
     ALTER TABLE pending ADD COLUMN name TEXT NOT NULL DEFAULT '';
     """,
+    "CREATE INDEX pending_signals ON pending (detail) WHERE kind = 'signal'",
 )
 
 PUT_APP = """
@@ -113,6 +114,9 @@ WAITS_FOR_EVENT = """
     SELECT run_id, step_id, condition FROM pending WHERE kind = 'event' AND event = ?
 """
 INVOKED_BY = "SELECT run_id, step_id FROM pending WHERE kind = 'invoke' AND detail = ?"
+WAITS_FOR_SIGNAL = """
+    SELECT run_id, step_id FROM pending WHERE kind = 'signal' AND detail = ? ORDER BY run_id LIMIT 1
+"""
 DELETE_PENDING = "DELETE FROM pending WHERE run_id = ?"
 
 PUT_JOB = """

@@ -100,6 +100,17 @@ class Invoke:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A step that ends with a signal, or with null at a time."""
+
+    step_id: str
+    signal: str
+    until: int
+    race: bool
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A planned step is no longer asked for."""
 
@@ -114,7 +125,7 @@ class Retry:
     attempt: int
 
 
-Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Drop | Retry
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Drop | Retry
 
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
@@ -165,6 +176,8 @@ def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:  # noqa: PLR0
         case "WaitForEvent":
             event, until = opts.get("event") or op["name"], _end(opts.get("timeout"), call.now)
             return [Wait(id, event, opts.get("if"), until, race, name)]
+        case "WaitForSignal":
+            return [Signal(id, str(opts["signal"]), _end(opts.get("timeout"), call.now), race, name)]
         case "InvokeFunction":
             until = _end(opts.get("timeout"), call.now)
             return [Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race, name)]
