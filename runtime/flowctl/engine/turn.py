@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -130,11 +130,13 @@ Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Drop | Retry
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
     """What a reply does to its run."""
+    final = reply.headers.get("x-inngest-no-retry") == "true"
     if reply.status in {OK, CREATED}:
         return [Finish(failed=False, output=reply.body)]
     if reply.status == PARTIAL and isinstance(reply.body, list):
-        return [effect for op in reply.body for effect in _of_opcode(op, call)]
-    if reply.headers.get("x-inngest-no-retry") == "true" or call.is_last:
+        last = replace(call, max_attempts=call.attempt + 1) if final else call
+        return [effect for op in reply.body for effect in _of_opcode(op, last)]
+    if final or call.is_last:
         return [Finish(failed=True, output=error_body(reply))]
     return [Retry(_retry_time(reply.headers.get("retry-after"), call), call.attempt + 1)]
 

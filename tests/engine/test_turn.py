@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from flowctl.engine.turn import Call, Finish, Memoize, Reply, Retry, effects_of, lost
+
+FIRST = Call("step", attempt=0, max_attempts=3, now=1000)
+STEP_ERROR = [{"op": "StepError", "id": "a", "error": {"name": "E", "message": "m"}}]
+
+
+def test_a_step_error_is_retried_until_its_attempts_are_used_up():
+    assert effects_of(Reply(206, {}, STEP_ERROR), FIRST) == [Retry(due=3000, attempt=1)]
+    last = Call("step", attempt=2, max_attempts=3, now=1000)
+    assert effects_of(Reply(206, {}, STEP_ERROR), last) == [
+        Memoize("a", {"error": {"name": "E", "message": "m"}}, "a")
+    ]
+
+
+def test_an_app_that_forbids_retries_ends_the_step_or_the_function():
+    headers = {"x-inngest-no-retry": "true"}
+    assert isinstance(effects_of(Reply(206, headers, STEP_ERROR), FIRST)[0], Memoize)
+    assert effects_of(Reply(500, headers, {"name": "E"}), FIRST) == [Finish(True, {"name": "E"})]
+
+
+def test_retry_after_is_seconds_or_a_date():
+    for text, due in (("2", 3000), ("1970-01-01T00:00:07Z", 7000), ("Thu, 01 Jan 1970 00:00:09 GMT", 9000)):
+        assert effects_of(Reply(500, {"retry-after": text}, {}), FIRST) == [Retry(due, 1)]
+
+
+def test_a_worker_that_is_not_there_costs_no_attempt_and_one_that_died_does():
+    assert lost(FIRST, reached=False) == [Retry(1200, 0)]
+    assert lost(FIRST, reached=True) == [Retry(1200, 1)]
