@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from flowctl_cli.workers import Worker, WorkerFailedError, Zygote
 GRACE_SECONDS = 3
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 10.0
+HEALTH_SECONDS = 0.05
 WATCHED = {".py", ".toml", ".json", ".yaml", ".yml"}
 IGNORED = {"node_modules", "__pycache__", "venv", "dist", "build"}
 
@@ -75,6 +75,8 @@ class Supervisor:
         self.zygote = Zygote.spawn()
         self.worker: Worker | None = None
         self.engine: Worker | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()
         self.stop = asyncio.Event()
         self.impatient = asyncio.Event()
 
@@ -102,6 +104,20 @@ class Supervisor:
         self.stop.set()
 
     async def _serve(self) -> None:
+        changes = asyncio.Queue[list[Path]]()
+        watching = asyncio.create_task(self._watch(changes))
+        try:
+            await self._first_generation()
+            watching_workers = asyncio.create_task(self._keep_alive())
+            try:
+                while True:
+                    await self._reload(await changes.get())
+            finally:
+                watching_workers.cancel()
+        finally:
+            watching.cancel()
+
+    async def _first_generation(self) -> None:
         try:
             await self._start_generation()
             self._announce()
@@ -109,22 +125,17 @@ class Supervisor:
             if not self.options.reload:
                 raise ProjectError(str(err)) from err
             say(f"{err}\n{style('The app could not be loaded; waiting for a change.', 'yellow')}")
-        watching = asyncio.create_task(self._keep_alive())
-        try:
-            async for changed in self._changes():
-                await self._reload(changed)
-        finally:
-            watching.cancel()
 
-    async def _changes(self) -> AsyncIterator[list[Path]]:
+    async def _watch(self, changes: asyncio.Queue[list[Path]]) -> None:
+        """Collect changes from now on, so that none is missed while the first worker starts."""
         if not self.options.reload:
-            await asyncio.Event().wait()
+            return
         import watchfiles  # noqa: PLC0415 - not needed with --no-reload
 
         root = self.options.project.root
         watch = watchfiles.awatch(root, watch_filter=is_watched(root), step=10, debounce=50, recursive=True)
-        async for changes in watch:
-            yield sorted({Path(path) for _, path in changes})
+        async for changed in watch:
+            changes.put_nowait(sorted({Path(path) for _, path in changed}))
 
     async def _reload(self, changed: list[Path]) -> None:
         began, old = time.monotonic(), self.worker
@@ -140,6 +151,10 @@ class Supervisor:
             self._announce()
 
     async def _start_generation(self) -> None:
+        async with self._changing:
+            await self._generation()
+
+    async def _generation(self) -> None:
         """Fork a worker, wait until it serves, then let the old one end."""
         spec: dict[str, Any] = {
             "role": "app",
@@ -163,7 +178,9 @@ class Supervisor:
         if worker.facts["inngest"]:
             await self._start_engine()
         if old is not None:
-            await old.stop()
+            await old.release()
+            self._ending.add(ending := asyncio.create_task(old.stop()))
+            ending.add_done_callback(self._ending.discard)
         if worker.facts["inngest"]:
             await self._sync()
 
@@ -191,23 +208,30 @@ class Supervisor:
             await transport.close()
 
     async def _keep_alive(self) -> None:
-        """Replace a worker that died by itself, more slowly when it keeps dying."""
-        failures = 0
+        """Replace a worker or an engine that died by itself, more slowly when they keep dying."""
+        failures, since = 0, time.monotonic()
         while True:
-            worker = self.worker
-            if worker is None:
-                await asyncio.sleep(0.1)
-                continue
-            since = time.monotonic()
-            reported = await worker.gone()
-            if self.worker is not worker:
+            await asyncio.sleep(HEALTH_SECONDS)
+            died = [w for w in (self.worker, self.engine) if w is not None and w.gone.is_set()]
+            if not died:
                 continue
             failures = 0 if time.monotonic() - since > STABLE_SECONDS else failures + 1
-            say(f"{reported}\n{style('The worker died; starting another one.', 'yellow')}".lstrip())
+            since = time.monotonic()
             await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
-            self.worker = None
-            with contextlib.suppress(WorkerFailedError):
-                await self._start_generation()
+            await self._replace(died)
+
+    async def _replace(self, died: list[Worker]) -> None:
+        async with self._changing:
+            try:
+                if self.engine in died:
+                    say(style("The engine died; starting it again.", "yellow"))
+                    self.engine = None
+                    await self._start_engine()
+                if self.worker in died:
+                    say(style("The worker died; starting another one.", "yellow"))
+                    await self._generation()
+            except WorkerFailedError as err:
+                say(str(err))
 
     def _announce(self) -> None:
         facts = self.worker.facts if self.worker else {}
@@ -227,7 +251,7 @@ class Supervisor:
 
     async def _shut_down(self) -> None:
         workers = [worker for worker in (self.worker, self.engine) if worker is not None]
-        patient = asyncio.gather(*(worker.stop() for worker in workers))
+        patient = asyncio.gather(*(worker.stop() for worker in workers), *self._ending)
         impatient = asyncio.create_task(self.impatient.wait())
         await asyncio.wait({patient, impatient}, return_when=asyncio.FIRST_COMPLETED)
         if not patient.done():

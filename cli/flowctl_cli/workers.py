@@ -31,36 +31,52 @@ class Worker:
     writer: asyncio.StreamWriter
     grace: float
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    reported: str = ""
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    _listening: asyncio.Task[None] | None = None
 
     async def ready(self) -> None:
         """Wait until it serves; raises WorkerFailedError."""
-        line = await asyncio.wait_for(self.reader.readline(), START_SECONDS)
+        try:
+            line = await asyncio.wait_for(self.reader.readline(), START_SECONDS)
+        except TimeoutError as err:
+            raise WorkerFailedError(f"The app did not start within {START_SECONDS:.0f} seconds.") from err
         self.facts = json.loads(line) if line else {"error": "The worker ended while it started."}
         if "error" in self.facts:
             raise WorkerFailedError(self.facts["error"])
+        self._listening = asyncio.create_task(self._listen())
 
-    async def gone(self) -> str:
-        """Wait until the process has ended; what it reported, if anything."""
-        line = await self.reader.readline()
-        return str(json.loads(line).get("error", "")) if line else ""
-
-    async def stop(self, *, now: bool = False) -> None:
-        """Let it finish what it does, for some seconds; or end it now."""
-        if now:
-            self._kill()
+    async def release(self) -> None:
+        """Have it accept no further connection, and finish what it does."""
         with contextlib.suppress(ConnectionError):
             self.writer.write(b"s")
             await self.writer.drain()
-        try:
-            await asyncio.wait_for(self.reader.read(), self.grace + KILL_AFTER_SECONDS)
-        except TimeoutError:
-            self._kill()
-        except ConnectionError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.released.wait(), KILL_AFTER_SECONDS)
+
+    async def stop(self, *, now: bool = False) -> None:
+        """Let it finish what it does, for some seconds; or end it now."""
+        if self._listening is not None:
+            if now:
+                self._kill()
+            await self.release()
+            try:
+                await asyncio.wait_for(self.gone.wait(), self.grace + KILL_AFTER_SECONDS)
+            except TimeoutError:
+                self._kill()
         self.writer.close()
 
+    async def _listen(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await self.reader.readline():
+                self.reported = str(json.loads(line).get("error", ""))
+                self.released.set()
+        self.released.set()
+        self.gone.set()
+
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, KeyError):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.facts["pid"], signal.SIGKILL)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -128,6 +129,11 @@ async def _app(spec: Mapping[str, Any], channel: Channel, listener: socket.socke
         functions=[function.local_id for function in loaded.app.functions],
     )
     await channel.stopped()
+    for accepting in server.servers:
+        accepting.close()
+    channel.send(released=True)
+    # What is cut off now was asked to end; the log has nothing to add.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     server.should_exit = True
     await serving
 

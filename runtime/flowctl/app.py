@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,6 +53,7 @@ class App:
         self._runner: LocalRunner | None = None
         self._inngest_runner: InngestRunner | None = None
         self._asgi: Starlette | None = None
+        self._courier: asyncio.Task[None] | None = None
 
     @property
     def local_runner(self) -> LocalRunner:
@@ -117,10 +119,12 @@ class App:
         await self.storage.open()
         await take_over(self)
         if self.inngest is not None:
-            await self.inngest_runner.deliver_stored()
+            self._courier = asyncio.create_task(self.inngest_runner.deliver_stored())
 
     async def stop(self) -> None:
         """Let running legs end (some seconds), then close the storage."""
+        if self._courier is not None:
+            self._courier.cancel()
         if self._runner is not None:
             await self._runner.stop(grace=STOP_GRACE_SECONDS)
         await self.storage.close()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from flowctl.app import App
     from flowctl.workflow import Workflow
 
-TRIES = 4
+TRIES = 2
+LONGEST_PAUSE_SECONDS = 30.0
 PAUSE_SECONDS = 0.25
 _ENGINE_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
@@ -65,15 +66,20 @@ class InngestRunner:
         await self.app.storage.delivered(dispatch)
 
     async def deliver_stored(self) -> None:
-        """Send what an earlier process had no time to send."""
-        for dispatch in await self.app.storage.undelivered():
-            workflow = self.app.workflows.get(dispatch.workflow_id)
-            if workflow is None or self.app.engine_for(workflow) != "inngest":
-                continue
+        """Send what an earlier process had no time, or no engine, to send; goes on until all is sent."""
+        pause = PAUSE_SECONDS
+        while waiting := [d for d in await self.app.storage.undelivered() if self._is_ours(d)]:
             try:
-                await self.deliver(dispatch)
+                for dispatch in waiting:
+                    await self.deliver(dispatch)
             except EngineError as err:
-                self.app.logger.warning("Run %r waits to be sent: %s", dispatch.run_id, err)
+                self.app.logger.warning("%d runs wait to be sent: %s", len(waiting), err)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _is_ours(self, dispatch: Dispatch) -> bool:
+        workflow = self.app.workflows.get(dispatch.workflow_id)
+        return workflow is not None and self.app.engine_for(workflow) == "inngest"
 
     async def cancel(self, workflow: Workflow[Any, Any], run_id: str) -> None:
         """Tell the steps in flight here, and the engine, that a run was canceled."""
