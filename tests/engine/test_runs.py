@@ -148,3 +148,19 @@ async def test_sleeps_wake_and_the_api_cancels(world):
     answer = await world.http.delete(f"{world.engine.url}/v1/runs/{run_id}")
     assert answer.status_code == 200
     assert (await world.ended(id))["status"] == "Cancelled"
+
+
+async def test_a_send_that_is_repeated_with_its_seed_counts_once(world):
+    @world.function("once")
+    async def once(ctx: inngest.Context) -> None: ...
+
+    await world.start()
+    seed = {"x-inngest-event-id-seed": "1790000000000,AAECAwQFBgcICQ=="}
+    body = [{"name": "t/once"}, {"name": "t/once"}]
+    replies = [
+        (await world.http.post(f"{world.engine.url}/e/k", json=body, headers=seed)).json()["ids"]
+        for _ in range(2)
+    ]
+    assert replies[0] == replies[1]
+    assert [len(await world.runs(id)) for id in replies[0]] == [1, 1]
+    assert len(await world.get("/v1/events?name=t/once")) == 2

@@ -19,7 +19,15 @@ from flowctl.engine import statements as sql
 from flowctl.engine.apps import Apps, RegistrationError
 from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.protocol import InvalidEventError, is_ulid, iso, new_ulid, parse_event, time_ms
+from flowctl.engine.protocol import (
+    InvalidEventError,
+    is_ulid,
+    iso,
+    new_ulid,
+    parse_event,
+    seeded_ulid,
+    time_ms,
+)
 from flowctl.engine.realtime import Realtime
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
@@ -109,7 +117,11 @@ class Api:
         now = now_ms()
         try:
             sent = orjson.loads(await _body(request))
-            events = [parse_event(raw, now=now) for raw in (sent if isinstance(sent, list) else [sent])]
+            seed = request.headers.get("x-inngest-event-id-seed", "")
+            events = [
+                parse_event(raw, now=now, internal_id=seeded_ulid(seed, index))
+                for index, raw in enumerate(sent if isinstance(sent, list) else [sent])
+            ]
         except orjson.JSONDecodeError as err:
             return _json({"ids": [""], "status": 400, "error": f"invalid JSON: {err}"}, 400)
         except InvalidEventError as err:

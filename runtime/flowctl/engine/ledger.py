@@ -163,6 +163,8 @@ class Ledger:
         return run is not None
 
     def _intake(self, event: Event) -> None:
+        if self.store.event(event.internal_id) is not None:  # a request that its sender repeated
+            return
         self.store.put_event(event)
         given_id = event.id != event.internal_id
         if given_id and self.store.seen_event(event, since=event.received_at - DEDUPE_MS):

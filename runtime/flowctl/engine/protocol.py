@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import uuid
@@ -26,7 +27,21 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 def new_ulid(now: int) -> str:
     """A sortable id: 48 bits of epoch milliseconds, 80 of chance."""
-    number = (now << 80) | int.from_bytes(os.urandom(10))
+    return _ulid((now << 80) | int.from_bytes(os.urandom(10)))
+
+
+def seeded_ulid(seed: str, index: int) -> str | None:
+    """The id of a request's n-th event by its seed `ms,base64`, the same when the request is repeated."""
+    ms, _, entropy = seed.partition(",")
+    try:
+        chance = int.from_bytes(base64.b64decode(entropy, validate=True))
+        number = (int(ms) << 80) | ((chance + index) % 2**80)
+    except ValueError:
+        return None
+    return _ulid(number) if 0 <= number < 2**128 and entropy else None
+
+
+def _ulid(number: int) -> str:
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
@@ -96,7 +111,7 @@ _JSON_KINDS: dict[type, str] = {
 }
 
 
-def parse_event(raw: Any, *, now: int) -> Event:
+def parse_event(raw: Any, *, now: int, internal_id: str | None = None) -> Event:
     """A sent event, or InvalidEventError."""
     if not isinstance(raw, dict):
         raise InvalidEventError(f"json: cannot unmarshal {_kind(raw)} into Go value of type event.Event")
@@ -116,7 +131,7 @@ def parse_event(raw: Any, *, now: int) -> Event:
     if not raw.get("name"):
         raise InvalidEventError("event name is empty")
     ts = raw.get("ts")
-    internal_id = new_ulid(now)
+    internal_id = internal_id or new_ulid(now)
     return Event(
         internal_id=internal_id,
         id=raw.get("id") or internal_id,
