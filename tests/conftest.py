@@ -26,7 +26,7 @@ async def served(asgi: Any, listener: socket.socket) -> AsyncIterator[None]:
     )
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
     task = asyncio.create_task(server.serve([listener]))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells by a flag only
         await asyncio.sleep(0.001)
     yield
     server.should_exit = True

@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _run_command(name: str, arguments: list[str]) -> int:
     import typer  # noqa: PLC0415 - help and errors about the command's name need no parser
-    from typer._click.exceptions import ClickException  # noqa: PLC0415, PLC2701 - typer names it nowhere else
+    from typer._click.exceptions import ClickException  # noqa: PLC0415 - typer names it nowhere else
 
     from flowctl.errors import FlowctlError  # noqa: PLC0415 - as above
 

@@ -70,4 +70,4 @@ def _short(value: Any) -> str:
     import json  # noqa: PLC0415 - nothing else here needs it
 
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "" if value is None else text if len(text) <= 100 else f"{text[:99]}…"  # noqa: PLR2004 - a line's worth
+    return "" if value is None else text if len(text) <= 100 else f"{text[:99]}…"

@@ -132,7 +132,9 @@ def _assembled(project: Project, tried: list[str]) -> LoadedApp:
     for folder in folders:
         for file in sorted(folder.rglob("*.py")):
             base = project.root / "src" if (project.root / "src") in file.parents else project.root
-            module = _imported(".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__"))
+            module = _imported(
+                ".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+            )
             found |= {id(v): v for v in vars(module).values() if isinstance(v, Workflow | inngest.Function)}
     if not found:
         listed = ", ".join(f"{name.replace('.', '/')}.py" for name in tried) or "flow.py, app.py, main.py"

@@ -200,7 +200,7 @@ class Supervisor:
         try:
             async with asyncio.timeout(10):
                 answer = await transport.request("PUT", f"{self.url}/api/inngest", headers={})
-            if answer.status != 200:  # noqa: PLR2004 - registered
+            if answer.status != 200:
                 say(f"The engine at {self.engine_url} did not take the functions: {answer.body.decode()}")
         except (OSError, TimeoutError) as err:
             say(f"The engine at {self.engine_url} could not be told about the functions: {err}")
@@ -282,8 +282,10 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 def url_of(listener: socket.socket) -> str:
     """Where a listening socket is reached on this machine."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    address = listener.getsockname()
+    host, port = str(address[0]), int(address[1])
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -295,6 +297,6 @@ def is_watched(root: Path) -> Any:
         name = parts[-1]
         if any(part in IGNORED or part.startswith(".") for part in parts[:-1]):
             return False
-        return Path(name).suffix in WATCHED and not name.startswith(".") or name.startswith(".env")
+        return (Path(name).suffix in WATCHED and not name.startswith(".")) or name.startswith(".env")
 
     return watched

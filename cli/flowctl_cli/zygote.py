@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -21,6 +22,17 @@ from pathlib import Path
 from typing import Any
 
 MESSAGE_BYTES = 1 << 20
+HEAVY = (
+    "inngest",
+    "uvicorn",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.lifespan.on",
+    "flowctl",
+    "flowctl.engine.server",
+    "flowctl.runners.dispatch",
+    "flowctl.runners.local",
+    "flowctl.server.app",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,8 @@ class Channel:
 
 def main(fd: int) -> None:
     """Fork a worker for every request until the supervisor closes its end."""
-    _import_heavy()
+    for module in HEAVY:
+        importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
@@ -58,17 +71,6 @@ def main(fd: int) -> None:
         control.sendall(b".")
         for received in fds:
             os.close(received)
-
-
-def _import_heavy() -> None:
-    import inngest  # noqa: F401, PLC0415
-    import uvicorn  # noqa: F401, PLC0415
-
-    import flowctl  # noqa: F401, PLC0415
-    import flowctl.engine.server  # noqa: F401, PLC0415
-    import flowctl.runners.dispatch  # noqa: F401, PLC0415
-    import flowctl.runners.local  # noqa: F401, PLC0415
-    import flowctl.server.app  # noqa: F401, PLC0415
 
 
 def _worker(spec: Mapping[str, Any], channel: Channel, listener_fd: int) -> None:

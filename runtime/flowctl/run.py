@@ -313,7 +313,7 @@ class RunStream(Generic[Out]):
         return await self._run._result()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
 
     async def begun(self) -> int:
-        """Begin, once; raises what `start` or `resume` would. The events of this stream come after the number."""
+        """Begin, once; raises what `start` or `resume` would. Answers the event number before the first."""
         if self._first is None:
             self._first = asyncio.ensure_future(self._start())
         return await asyncio.shield(self._first)

@@ -24,8 +24,7 @@ def command(
 
     Example: flowctl create my-app --template counter
     """
-    if name is None:
-        name = "my-app" if yes else typer.prompt("Name of the project", default="my-app")
+    name = name or ("my-app" if yes else str(typer.prompt("Name of the project", default="my-app")))
     if not NAME.fullmatch(name):
         raise ConfigurationError(f"{name!r} is no project name: use small letters, digits and dashes.")
     if template not in flowctl_templates.names():

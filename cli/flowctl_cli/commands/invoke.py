@@ -52,9 +52,7 @@ def command(
         loaded = load_app(project, app)
         loaded.app.engine = "local"
         return asyncio.run(_run_local(loaded.app, workflow, given, as_json=as_json))
-    return asyncio.run(
-        _run_remote(url or dev_url(project), workflow, given, detach=detach, as_json=as_json)
-    )
+    return asyncio.run(_run_remote(url or dev_url(project), workflow, given, detach=detach, as_json=as_json))
 
 
 async def _run_remote(url: str, name: str | None, given: Any, *, detach: bool, as_json: bool) -> int:

@@ -21,16 +21,17 @@ def command(
     project = find_project(directory)
     load_environment(project, env_file)
     loaded = load_app(project, app)
+    found = loaded.app
     workflows = [
-        {"id": w.id, "description": w.description, "steps": list(w.steps), "engine": loaded.app.engine_for(w)}
-        for w in loaded.app.workflows.values()
+        {"id": w.id, "description": w.description, "steps": list(w.steps), "engine": found.engine_for(w)}
+        for w in found.workflows.values()
     ]
     functions = [{"id": function.local_id, "name": function.name} for function in loaded.app.functions]
     if as_json:
         result({"app": loaded.name, "source": loaded.source, "workflows": workflows, "functions": functions})
         return
     say(f"app {loaded.name} (from {loaded.source})")
-    for workflow in workflows:
-        text(f"workflow  {workflow['id']}  [{' → '.join(workflow['steps'])}]  on {workflow['engine']}")
+    for workflow in found.workflows.values():
+        text(f"workflow  {workflow.id}  [{' → '.join(workflow.steps)}]  on {found.engine_for(workflow)}")
     for function in functions:
         text(f"function  {function['id']}")
