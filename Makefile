@@ -15,6 +15,9 @@ test: $(STAMP)  ## everything that must hold: lint, types, tests
 	$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m pytest -q -n 2
 
+demo: $(STAMP)  ## the main job: scaffold, serve, run, stop
+	$(BIN)/python scripts/demo.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
