@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import BaseModel
-from tests.conftest import served
 
 from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
+from tests.conftest import served
 
 
 class Counter(BaseModel):
