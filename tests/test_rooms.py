@@ -1,0 +1,77 @@
+"""The house: which room may know which, what importing costs, how large files may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RUNTIME, CLI = ROOT / "runtime" / "flowctl", ROOT / "cli" / "flowctl_cli"
+LINES = 500
+HEAVY = ["typer", "rich", "watchfiles", "docker", "uvicorn", "starlette.applications", "celpy"]
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+
+
+@pytest.mark.parametrize(
+    ("room", "may_not_import"),
+    [
+        (RUNTIME, ("flowctl_cli", "flowctl_templates", "typer", "rich", "watchfiles")),
+        (RUNTIME / "execution", ("inngest", "flowctl.runners", "flowctl.server", "flowctl.engine")),
+        (RUNTIME / "storage", ("inngest", "flowctl.runners", "flowctl.execution", "flowctl.server")),
+        (RUNTIME / "server", ("flowctl.engine",)),
+    ],
+)
+def test_a_room_knows_only_its_neighbours(room: Path, may_not_import: tuple[str, ...]) -> None:
+    bridge = RUNTIME / "__main__.py"
+    found = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in room.rglob("*.py")
+        for name in imports(file)
+        if file != bridge and name.startswith(may_not_import)
+    ]
+    assert found == []
+
+
+def test_the_engine_knows_nothing_of_workflows_nor_of_the_sdk() -> None:
+    foreign = [
+        f"{file.name} imports {name}"
+        for file in (RUNTIME / "engine").rglob("*.py")
+        for name in imports(file)
+        if name.startswith("inngest")
+        or (name.startswith("flowctl") and not name.startswith("flowctl.engine"))
+    ]
+    assert foreign == []
+
+
+def test_importing_flowctl_loads_no_command_line_and_no_server() -> None:
+    script = f"import sys, flowctl; print([m for m in {HEAVY} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    files = [file for folder in (RUNTIME, CLI) for file in folder.rglob("*.py")]
+    assert [file.name for file in files if len(file.read_text().splitlines()) > LINES] == []
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+)
+def test_links_of_the_documentation_lead_somewhere(page: str) -> None:
+    import re
+
+    text = (ROOT / page).read_text()
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
