@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from flowctl import events
 from flowctl.events import WorkflowEvent
 from flowctl.execution import contexts
+from flowctl.execution.data import data_before, typed_output
 from flowctl.execution.outcome import Flow, Outcome, error_of
 from flowctl.execution.steps import Call, Marked, mark, run_step
 from flowctl.execution.walk import Scope, Walk
@@ -27,7 +28,6 @@ from flowctl.graph import (
     SleepNode,
     SleepUntilNode,
     StepNode,
-    ids_of,
 )
 from flowctl.schema import parse_leniently
 from flowctl.snapshot import RunError, StepResult
@@ -89,44 +89,6 @@ async def walk_node(walk: Walk, node: Node, place: Place) -> Flow:
             return await _sleep(walk, place, node)
         case _:
             assert_never(node)
-
-
-def data_before(walk: Walk, scope: Scope, index: int) -> tuple[Any, Any]:
-    """The data that the node at an index gets, plain and typed, from the records before it."""
-    data: Any = scope.input
-    typed = parse_leniently(scope.workflow.schemas.input, data)
-    for node in scope.workflow.nodes[:index]:
-        data = recorded_output(walk, scope, node, data)
-        typed = typed_output(node, data, typed)
-    return data, typed
-
-
-def recorded_output(walk: Walk, scope: Scope, node: Node, before: Any) -> Any:
-    """What a finished node gave, read from its records."""
-    if isinstance(node, ParallelNode | ConditionalNode):
-        ran = {id: walk.records.get(scope.key(id)) for id in ids_of(node)}
-        return {
-            id: record.output
-            for id, record in ran.items()
-            if record is not None and record.status == "success"
-        }
-    if isinstance(node, SleepNode | SleepUntilNode):
-        return before
-    return walk.output_of(scope, ids_of(node)[0])
-
-
-def typed_output(node: Node, output: Any, before: Any) -> Any:
-    """An output as the next condition or mapping sees it."""
-    match node:
-        case StepNode() | LoopNode():
-            return parse_leniently(node.step.schemas.output, output)
-        case ForeachNode():
-            return [parse_leniently(node.step.schemas.output, item) for item in output or []]
-        case ParallelNode() | ConditionalNode():
-            schemas = {step.id: step.schemas.output for step in node.steps}
-            return {id: parse_leniently(schemas[id], value) for id, value in output.items()}
-        case _:
-            return before
 
 
 def flow_of(outcome: Outcome) -> Flow:
