@@ -143,10 +143,11 @@ class BoundWorkflow:
                 f'{err}\nThe event takes {{"data": {{"inputData": …}}}}.', quiet=True
             ) from None
         run = (self.workflow.id, ctx.run_id)
-        stored = await storage.create_run(*run, resource_id=None, snapshot=snapshot, now=now_ms())
+        pending = replace(snapshot, status="pending")
+        stored = await storage.create_run(*run, resource_id=None, snapshot=pending, now=now_ms())
         claim = Claim(*run, frozenset({"pending"}), now_ms(), snapshot, engine="inngest")
         leg = await storage.claim(claim) if stored.status == "pending" else None
-        return {"plan": _plan(Leg("start", snapshot)), "leg": leg or stored.leg or 1}
+        return {"plan": _plan(Leg("start", snapshot)), "leg": leg or stored.leg}
 
     async def _plan_stored(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """A later leg goes on from what is stored, unless the run has moved on meanwhile."""
