@@ -1,1 +1,3 @@
 """The flowctl command line."""
+
+__version__ = "0.1.0"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from flowctl_cli import __version__
+
 
 def main() -> None:
     """Run the command line; exits the process."""
     if sys.argv[1:] in (["--version"], ["-V"]):
-        from importlib.metadata import version  # noqa: PLC0415 - the only import this option needs
-
-        sys.stdout.write(f"flowctl {version('flowctl-workflows')}\n")
+        sys.stdout.write(f"flowctl {__version__}\n")
         return
     from flowctl_cli.main import run  # noqa: PLC0415 - see the module's first line
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import json
 import logging
@@ -26,7 +27,11 @@ HEAVY = (
     "inngest",
     "uvicorn",
     "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.auto",
     "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+    "dotenv",
+    "flowctl_cli.project",
     "flowctl",
     "flowctl.engine.server",
     "flowctl.runners.dispatch",
@@ -57,6 +62,7 @@ def main(fd: int) -> None:
     """Fork a worker for every request until the supervisor closes its end."""
     for module in HEAVY:
         importlib.import_module(module)
+    _share_tls_context()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control = socket.socket(fileno=fd)
@@ -71,6 +77,17 @@ def main(fd: int) -> None:
         control.sendall(b".")
         for received in fds:
             os.close(received)
+
+
+def _share_tls_context() -> None:
+    """Have all HTTP clients of a worker use one TLS context, made before the fork.
+
+    Making one parses every root certificate, which takes longer than all else that a reload does, and each
+    client of the SDK makes two.
+    """
+    default: Any = importlib.import_module("httpx._transports.default")
+    default.create_ssl_context = functools.cache(default.create_ssl_context)
+    default.create_ssl_context(verify=True, cert=None, trust_env=True)
 
 
 def _worker(spec: Mapping[str, Any], channel: Channel, listener_fd: int) -> None:
