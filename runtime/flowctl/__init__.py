@@ -1,6 +1,7 @@
 """flowctl: durable workflows in typed Python."""
 
 from flowctl.app import App
+from flowctl.deployers import DockerDeployer, VercelDeployer
 from flowctl.errors import (
     AlreadyClaimedError,
     AmbiguousStepError,
@@ -36,6 +37,7 @@ __all__ = [
     "App",
     "ConfigurationError",
     "DefinitionError",
+    "DockerDeployer",
     "EngineError",
     "FlowctlError",
     "NonRetriableError",
@@ -56,6 +58,7 @@ __all__ = [
     "StillRunningError",
     "StorageError",
     "ValidationError",
+    "VercelDeployer",
     "Workflow",
     "WorkflowEvent",
     "WorkflowNotFoundError",

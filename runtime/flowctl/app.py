@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import inngest
     from starlette.applications import Starlette
 
+    from flowctl.deployers import Deployer
     from flowctl.runners.dispatch import InngestRunner
     from flowctl.runners.local import LocalRunner
 
@@ -39,12 +40,14 @@ class App:
         server: ServerConfig | None = None,
         logger: logging.Logger | None = None,
         engine: Literal["local", "inngest"] | None = None,
+        deployer: Deployer | None = None,
     ) -> None:
         self.functions = list(functions)
         self.storage: Storage = storage or SQLiteStorage()
         self.server = server or ServerConfig()
         self.logger = logger or logging.getLogger("flowctl")
         self.engine: Literal["local", "inngest"] | None = engine
+        self.deployer = deployer
         self.feed = Feed()
         self.workflows: dict[str, Workflow[Any, Any]] = {}
         for workflow in workflows:
