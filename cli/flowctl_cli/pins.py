@@ -133,15 +133,7 @@ def _built(name: str, source: Path, out: Path) -> Path:
         )
     backend = tomllib.loads(file.read_text()).get("build-system", {}).get("build-backend", "")
     before = set(out.iterdir())
-    child = subprocess.run(  # noqa: S603 - the backend that the checkout names
-        [sys.executable, "-c", _BUILD, backend or "setuptools.build_meta", str(out)],
-        cwd=source,
-        env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH_SECONDS},
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
+    child = _run_backend(backend or "setuptools.build_meta", source, out)
     made = [path for path in out.iterdir() if path not in before and path.suffix == ".whl"]
     if child.returncode or not made:
         raise BuildError(
@@ -149,6 +141,21 @@ def _built(name: str, source: Path, out: Path) -> Path:
             f"in this environment.\n{child.stderr.strip()}"
         )
     return made[0]
+
+
+def _run_backend(backend: str, source: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 - the backend that the checkout names
+            [sys.executable, "-c", _BUILD, backend, str(out)],
+            cwd=source,
+            env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH_SECONDS},
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as err:
+        raise BuildError(f"{backend!r} did not build {source} within {BUILD_SECONDS} seconds.") from err
 
 
 def _repacked(found: Distribution, out: Path) -> Path:
