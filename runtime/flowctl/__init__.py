@@ -18,6 +18,7 @@ from flowctl.errors import (
     StepNotFoundError,
     StillRunningError,
     StorageError,
+    TimeTravelError,
     ValidationError,
     WorkflowNotFoundError,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "StepResult",
     "StillRunningError",
     "StorageError",
+    "TimeTravelError",
     "ValidationError",
     "VercelDeployer",
     "Workflow",

@@ -181,6 +181,12 @@ class NotActiveError(RunStateError):
     code = "NOT_ACTIVE"
 
 
+class TimeTravelError(RunStateError):
+    """A time travel lacks the past it needs."""
+
+    code = "CANNOT_TIME_TRAVEL"
+
+
 class EngineError(FlowctlError):
     """The Inngest engine cannot be reached, or it refused."""
 

@@ -18,11 +18,13 @@ from flowctl.errors import (
     AlreadyClaimedError,
     NotActiveError,
     RunNotFoundError,
+    StepNotFoundError,
     StillRunningError,
 )
 from flowctl.events import CANCELED, FINISH, WorkflowEvent, run_canceled
 from flowctl.execution.paths import leaf_paths
 from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start
+from flowctl.execution.time_travel import Travel, plan_time_travel
 from flowctl.request_context import RequestContext
 from flowctl.runners.journal import now_ms
 from flowctl.runners.local import is_lost
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 Out = TypeVar("Out", default=Any)
 _HIDDEN = frozenset({"workflow-step-finish"})
 _NEVER_STARTED: frozenset[RunStatus] = frozenset({"pending"})
+_AT_REST: frozenset[RunStatus] = frozenset(
+    {"pending", "suspended", "success", "failed", "canceled", "paused"}
+)
 _SUSPENDED: frozenset[RunStatus] = frozenset({"suspended"})
 
 
@@ -156,6 +161,41 @@ class Run(Generic[Out]):
         await (await self._launch(plan_restart(stored.snapshot), expected=ACTIVE))
         return await self._result()
 
+    async def time_travel(
+        self,
+        step: Any,
+        input_data: Any = None,
+        resume_data: Any = None,
+        context: Mapping[str, Mapping[str, Any]] | None = None,
+        initial_state: Any = None,
+        *,
+        per_step: bool = False,
+    ) -> RunResult[Out]:
+        """Run again from a step on, with what came before as it was recorded or as `context` says.
+
+        `step` is a Step, an id, a dotted id or a list of them; `input_data` is what the target gets. Raises
+        StillRunningError, StepNotFoundError, TimeTravelError and ValidationError (nothing is changed).
+        """
+        await (await self._travel(step, input_data, resume_data, context, initial_state, per_step=per_step))
+        return await self._result()
+
+    def time_travel_stream(
+        self,
+        step: Any,
+        input_data: Any = None,
+        resume_data: Any = None,
+        context: Mapping[str, Mapping[str, Any]] | None = None,
+        initial_state: Any = None,
+        *,
+        per_step: bool = False,
+    ) -> RunStream[Out]:
+        """As `time_travel`, as an async iterable of this leg's events."""
+
+        async def begin() -> None:
+            await self._travel(step, input_data, resume_data, context, initial_state, per_step=per_step)
+
+        return RunStream(self, begin, close_on_suspend=True)
+
     async def cancel(self) -> None:
         """End the run as canceled; the step in flight sees `abort_signal`. A finished run stays as it is."""
         await self._stored()
@@ -210,6 +250,40 @@ class Run(Generic[Out]):
         leg = Leg("resume", snapshot, targets=target.paths, item=target.item, resume_data=data)
         return await self._launch(leg, expected=_SUSPENDED)
 
+    async def _travel(
+        self,
+        step: Any,
+        input_data: Any,
+        resume_data: Any,
+        context: Any,
+        state: Any,
+        *,
+        per_step: bool,
+    ) -> Awaitable[Any]:
+        stored = await self._stored()
+        if stored.status in ACTIVE:
+            raise StillRunningError("This workflow run is still running, cannot time travel.")
+        named = _path(step)
+        path = (
+            named.split(".") if isinstance(named, str) else [id for n in named or () for id in n.split(".")]
+        )
+        if not path:
+            raise StepNotFoundError("Step is required and must be a valid step or array of steps.")
+        data = to_json(input_data)
+        target = self.workflow.steps.get(path[0])
+        if len(path) == 1 and target is not None and data is not None:
+            data = self._valid(target.schemas.input, data, "Invalid input data")
+        travel = Travel(
+            path,
+            now_ms(),
+            input_data=data,
+            resume_data=to_json(resume_data),
+            context=context or {},
+            initial_state=None if state is None else to_json(state),
+            per_step=per_step,
+        )
+        return await self._launch(plan_time_travel(self.workflow, stored.snapshot, travel), expected=_AT_REST)
+
     async def _launch(self, leg: Leg, *, expected: frozenset[RunStatus]) -> Awaitable[Any]:
         """Claim a leg and hand it to its engine; the answer can be awaited for the leg's end."""
         engine = self.app.engine_for(self.workflow)
@@ -221,6 +295,7 @@ class Run(Generic[Out]):
             leg.snapshot,
             engine=engine,
             lease=self.app.local_runner.lease() if engine == "local" else None,
+            records=leg.snapshot.records if leg.kind == "time-travel" else None,
             dispatch=dispatch_body(leg, self.resource_id) if engine == "inngest" else None,
         )
         seen = 0 if expected is _NEVER_STARTED or engine == "local" else await self._last_event()

@@ -120,6 +120,18 @@ async def test_a_run_is_canceled_and_deleted_over_http(http) -> None:
     assert (await http.get(f"/api/workflows/talk/runs/{run}")).status_code == 404
 
 
+async def test_a_run_travels_back_over_http(http) -> None:
+    run = (await http.post("/api/workflows/talk/start-async", json={"inputData": {"value": 1}})).json()[
+        "runId"
+    ]
+    url = f"/api/workflows/talk/time-travel-async?runId={run}"
+    travelled = await http.post(
+        url, json={"step": "ask", "inputData": {"value": 7}, "resumeData": {"add": 1}}
+    )
+    assert travelled.json()["result"] == {"value": 8}
+    assert (await http.post(url, json={"step": "nope"})).status_code == 404
+
+
 async def test_an_app_without_a_client_says_so_at_the_inngest_endpoint(http) -> None:
     answer = await http.put("/api/inngest")
     assert answer.status_code == 404

@@ -228,11 +228,17 @@ def _inner_payload(walk: Walk, call: Call) -> dict[str, Any]:
 
 async def _at_once(walk: Walk, place: Place, steps: Sequence[Step[Any, Any] | Workflow[Any, Any]]) -> Flow:
     if walk.leg.per_step:
-        steps = steps[:1]
+        later = [step for step in steps if not _is_done(walk, place.scope.key(step.id))][1:]
+        steps = [step for step in steps if step not in later]
     thunks = [partial(run_any, walk, place, step, place.data) for step in steps]
     outcomes: list[Outcome] = await walk.ops.gather(thunks)
     by_id = dict(zip([step.id for step in steps], outcomes, strict=True))
     return _joined(by_id)
+
+
+def _is_done(walk: Walk, key: str) -> bool:
+    record = walk.records.get(key)
+    return record is not None and record.status == "success"
 
 
 def _joined(outcomes: dict[str, Outcome]) -> Flow:

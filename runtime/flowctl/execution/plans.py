@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Leg:
     """One stretch of a run, from a start or resume to the next stop."""
 
-    kind: Literal["start", "resume", "restart"]
+    kind: Literal["start", "resume", "restart", "time-travel"]
     snapshot: Snapshot
     targets: tuple[str, ...] = ()
     item: int | None = None
@@ -30,7 +30,7 @@ class Leg:
 
     def resumes(self, key: str) -> bool:
         """Whether the suspended record under this key is one that was asked to go on."""
-        if self.kind != "resume":
+        if not self.targets:
             return False
         bare = ".".join(bare_path(key))
         return bare in self.targets and (self.item is None or "[" not in key or f"[{self.item}]" in key)

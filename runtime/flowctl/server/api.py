@@ -58,6 +58,9 @@ class WorkflowRoutes:
             Route(f"{one}/resume-no-wait", self.resume_no_wait, methods=post),
             Route(f"{one}/resume-async", self.resume_async, methods=post),
             Route(f"{one}/resume-stream", self.resume_stream, methods=post),
+            Route(f"{one}/time-travel", self.time_travel, methods=post),
+            Route(f"{one}/time-travel-async", self.time_travel_async, methods=post),
+            Route(f"{one}/time-travel-stream", self.time_travel_stream, methods=post),
             Route(f"{one}/restart", self.restart, methods=post),
             Route(f"{one}/restart-async", self.restart, methods=post),
         ]
@@ -149,31 +152,47 @@ class WorkflowRoutes:
     async def resume(self, request: Request) -> Response:
         """Go on with a run; answers at once."""
         run = await self._run(request)
-        await run.resume_async(**_resumption(await _body(request, wire.ResumeRun)))
+        await run.resume_async(**_fields(await _body(request, wire.ResumeRun)))
         return json_response({"message": "Workflow run resumed"})
 
     async def resume_no_wait(self, request: Request) -> Response:
         """Go on with a run; answers its id at once."""
         run = await self._run(request)
-        id = await run.resume_async(**_resumption(await _body(request, wire.ResumeRun)))
+        id = await run.resume_async(**_fields(await _body(request, wire.ResumeRun)))
         return json_response({"runId": id})
 
     async def resume_async(self, request: Request) -> Response:
         """Go on with a run; answers its result."""
         run = await self._run(request)
-        result = await run.resume(**_resumption(await _body(request, wire.ResumeRun)))
+        result = await run.resume(**_fields(await _body(request, wire.ResumeRun)))
         return json_response(result.to_json())
 
     async def resume_stream(self, request: Request) -> Response:
         """Go on with a run; answers its events as they come."""
         run = await self._run(request)
-        return await _streamed(
-            request, run.resume_stream(**_resumption(await _body(request, wire.ResumeRun)))
-        )
+        return await _streamed(request, run.resume_stream(**_fields(await _body(request, wire.ResumeRun))))
 
     async def restart(self, request: Request) -> Response:
         """Go on with a run whose process is gone; answers its result."""
         return json_response((await (await self._run(request)).restart()).to_json())
+
+    async def time_travel(self, request: Request) -> Response:
+        """Run again from a step on; answers at once."""
+        run = await self._run(request)
+        await run.time_travel_stream(**_fields(await _body(request, wire.TimeTravel))).begun()
+        return json_response({"message": "Workflow run time travel started"})
+
+    async def time_travel_async(self, request: Request) -> Response:
+        """Run again from a step on; answers the result."""
+        run = await self._run(request)
+        result = await run.time_travel(**_fields(await _body(request, wire.TimeTravel)))
+        return json_response(result.to_json())
+
+    async def time_travel_stream(self, request: Request) -> Response:
+        """Run again from a step on; answers the events as they come."""
+        run = await self._run(request)
+        stream = run.time_travel_stream(**_fields(await _body(request, wire.TimeTravel)))
+        return await _streamed(request, stream)
 
     def _workflow(self, request: Request) -> Workflow[Any, Any]:
         return self.app.get_workflow(request.path_params["workflow"])
@@ -200,8 +219,8 @@ def _input(body: wire.StartRun) -> tuple[Any, Any, Any]:
     return body.input_data, body.initial_state, body.request_context
 
 
-def _resumption(body: wire.ResumeRun) -> dict[str, Any]:
-    return {name: getattr(body, name) for name in wire.ResumeRun.model_fields}
+def _fields(body: wire.Body) -> dict[str, Any]:
+    return {name: getattr(body, name) for name in type(body).model_fields}
 
 
 async def _body(request: Request, model: type[B]) -> B:

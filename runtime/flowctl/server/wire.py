@@ -47,6 +47,17 @@ class ResumeRun(Body):
     for_each_index: int | None = None
 
 
+class TimeTravel(Body):
+    """Where a run goes back to, and what is different there."""
+
+    step: str | list[str]
+    input_data: Any = None
+    resume_data: Any = None
+    context: dict[str, dict[str, Any]] | None = None
+    initial_state: dict[str, Any] | None = None
+    per_step: bool = False
+
+
 def workflow_json(workflow: Workflow[Any, Any]) -> dict[str, Any]:
     """A workflow as lists and the Studio show it; schemas are JSON Schema as text."""
     steps = {id: step_json(step) for id, step in workflow.steps.items()}

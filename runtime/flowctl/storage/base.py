@@ -48,7 +48,8 @@ class Commit:
 class Claim:
     """The start of a leg: only one caller may move the run from `expected` to running.
 
-    `dispatch` is what has to be sent for the leg to begin; it is stored with the claim until it was sent.
+    `records` replace those that are stored. `dispatch` is what has to be sent for the leg to begin; it is
+    stored with the claim until it was sent.
     """
 
     workflow_id: str
@@ -59,6 +60,7 @@ class Claim:
     engine: str
     lease: Lease | None = None
     dispatch: Mapping[str, Any] | None = None
+    records: Mapping[str, StepResult] | None = None
 
 
 @dataclass(frozen=True, slots=True)

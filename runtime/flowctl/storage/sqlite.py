@@ -92,8 +92,12 @@ class SQLiteStorage:
             ).fetchone()
             if row is None:
                 return None
+            run = (claim.workflow_id, claim.run_id)
+            if claim.records is not None:
+                db.execute(sql.DELETE_RECORDS, run)
+                rows = [(*run, k, _dump(r.to_json()), row[0], None, None) for k, r in claim.records.items()]
+                db.executemany(sql.PUT_RECORD, rows)
             if claim.dispatch is not None:
-                run = (claim.workflow_id, claim.run_id)
                 db.execute(sql.PUT_DISPATCH, (*run, row[0], _dump(claim.dispatch)))
             return row[0]
 

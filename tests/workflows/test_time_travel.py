@@ -1,0 +1,151 @@
+"""Running again from a step on, with the past as it was or as it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from flowctl import (
+    StepContext,
+    StepNotFoundError,
+    StillRunningError,
+    TimeTravelError,
+    ValidationError,
+    create_step,
+    create_workflow,
+)
+
+
+class Number(BaseModel):
+    n: int
+
+
+ran: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    ran.clear()
+
+
+def adding(id: str, amount: int) -> Any:
+    async def add(ctx: StepContext[Number]) -> Number:
+        ran.append(id)
+        return Number(n=ctx.input_data.n + amount)
+
+    return create_step(id=id, input_schema=Number, output_schema=Number, execute=add)
+
+
+def chain() -> Any:
+    workflow = create_workflow(id="chain", input_schema=Number, output_schema=Number)
+    return workflow.then(adding("one", 1)).then(adding("two", 2)).then(adding("three", 3)).commit()
+
+
+async def test_a_run_that_never_ran_begins_at_a_step_with_the_given_past(register) -> None:
+    workflow = chain()
+    await register(workflow)
+    run = await workflow.create_run()
+    result = await run.time_travel("two", context={"one": {"status": "success", "output": {"n": 10}}})
+    assert (result.raw_result, ran) == ({"n": 15}, ["two", "three"])
+    assert result.steps["one"].output == {"n": 10}
+
+
+async def test_a_finished_run_is_run_again_from_a_step_with_its_own_past(register) -> None:
+    workflow = chain()
+    await register(workflow)
+    run = await workflow.create_run()
+    assert (await run.start({"n": 0})).raw_result == {"n": 6}
+    assert (await run.time_travel("three")).raw_result == {"n": 6}
+    assert (await run.time_travel("three", input_data={"n": 100})).raw_result == {"n": 103}
+    assert ran == ["one", "two", "three", "three", "three"]
+
+
+async def test_per_step_stops_after_one_step(register) -> None:
+    workflow = chain()
+    await register(workflow)
+    run = await workflow.create_run()
+    result = await run.time_travel("two", context={"one": {"output": {"n": 1}}}, per_step=True)
+    assert (result.status, ran, result.steps["two"].output) == ("paused", ["two"], {"n": 3})
+
+
+async def test_parallel_siblings_that_are_known_do_not_run(register) -> None:
+    def total(ctx: StepContext[dict[str, Number]]) -> Number:
+        return Number(n=sum(arm.n for arm in ctx.input_data.values()))
+
+    workflow = create_workflow(id="w", input_schema=Number).parallel([adding("a", 1), adding("b", 2)])
+    workflow.map(total, id="sum").commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    known = {"a": {"output": {"n": 5}}}
+    result = await run.time_travel("b", input_data={"n": 1}, context=known)
+    assert (result.raw_result, ran) == ({"n": 8}, ["b"])
+
+
+async def test_the_target_in_a_branch_is_the_arm_that_runs(register) -> None:
+    workflow = create_workflow(id="w", input_schema=Number)
+    workflow.branch([(lambda ctx: True, adding("a", 1)), (lambda ctx: True, adding("b", 2))]).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    result = await run.time_travel("b", input_data={"n": 1})
+    assert (result.raw_result, ran) == ({"b": {"n": 3}}, ["b"])
+    assert result.steps["a"].status == "skipped"
+
+
+async def test_a_step_inside_a_nested_workflow_is_a_target(register) -> None:
+    inner = create_workflow(id="inner", input_schema=Number, output_schema=Number)
+    inner.then(adding("first", 1)).then(adding("second", 10)).commit()
+    workflow = create_workflow(id="outer", input_schema=Number).then(adding("one", 1)).then(inner)
+    workflow.then(adding("last", 100)).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    assert (await run.start({"n": 0})).raw_result == {"n": 112}
+    ran.clear()
+    result = await run.time_travel("inner.second")
+    assert (result.raw_result, ran) == ({"n": 112}, ["second", "last"])
+
+
+async def test_resume_data_reaches_the_target(register) -> None:
+    async def ask(ctx: StepContext[Number, Number]) -> Number:
+        return Number(n=ctx.input_data.n + ctx.resume_data.n) if ctx.resume_data else await ctx.suspend()
+
+    asking = create_step(id="ask", input_schema=Number, resume_schema=Number, execute=ask)
+    workflow = create_workflow(id="w", input_schema=Number).then(adding("one", 1)).then(asking).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    assert (await run.start({"n": 0})).status == "suspended"
+    assert (await run.time_travel("ask", resume_data={"n": 5})).raw_result == {"n": 6}
+    assert (await run.time_travel("ask")).status == "suspended"
+
+
+async def test_what_cannot_be_travelled_to_is_refused_and_nothing_changes(register) -> None:
+    workflow = chain()
+    app = await register(workflow)
+    run = await workflow.create_run()
+    with pytest.raises(StepNotFoundError, match="not found in execution graph: 'nope'"):
+        await run.time_travel("nope")
+    with pytest.raises(ValidationError, match="n: Input should be a valid integer"):
+        await run.time_travel("two", input_data={"n": "x"})
+    await run.time_travel("two", context={"one": {"output": {"n": 1}}}, per_step=True)
+    with pytest.raises(StepNotFoundError, match="Step is required"):
+        await run.time_travel([])
+    snapshot = await app.storage.load_snapshot("chain", run.run_id)
+    del snapshot["context"]["one"]
+    await app.storage.save_snapshot("chain", run.run_id, snapshot)
+    with pytest.raises(TimeTravelError, match="no record of 'one'"):
+        await run.time_travel("three", input_data={"n": 1})
+    await app.storage.save_snapshot("chain", run.run_id, {**snapshot, "status": "running"})
+    with pytest.raises(StillRunningError, match="still running"):
+        await run.time_travel("two")
+
+
+async def test_a_time_travel_is_streamed(register) -> None:
+    workflow = chain()
+    await register(workflow)
+    run = await workflow.create_run()
+    await run.start({"n": 0})
+    stream = run.time_travel_stream("three")
+    types = [event.type async for event in stream]
+    assert types == ["workflow-start", "workflow-step-start", "workflow-step-result", "workflow-finish"]
+    assert (await stream.result()).raw_result == {"n": 6}
