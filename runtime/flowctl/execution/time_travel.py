@@ -140,7 +140,9 @@ class _Past:
             elif self.travel.resume_data is not None:
                 before = self.travel.given(key) or self.snapshot.records.get(key)
                 waits = before or StepResult("suspended", payload=data, started_at=self.travel.now)
-                self.records[key] = replace(waits, status="suspended", payload=waits.payload or data)
+                self.records[key] = replace(
+                    waits, status="suspended", payload=waits.payload if data is None else data
+                )
                 self._keep_inner(key)
         if isinstance(node, ConditionalNode):
             self.positions[f"{prefix}{index}?"] = [ids.index(path[0])]
