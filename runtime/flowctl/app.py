@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from flowctl.clock import Clock, SystemClock
 from flowctl.errors import DefinitionError, WorkflowNotFoundError
 from flowctl.pubsub import Feed
 from flowctl.server.config import ServerConfig
@@ -27,7 +28,8 @@ STOP_GRACE_SECONDS = 5.0
 class App:
     """What a project serves: its workflows and functions, where runs are kept, which engine runs them.
 
-    Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`.
+    Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`. `clock` is the
+    time of runs; tests give one that skips sleeps.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class App:
         logger: logging.Logger | None = None,
         engine: Literal["local", "inngest"] | None = None,
         deployer: Deployer | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.functions = list(functions)
         self.storage: Storage = storage or SQLiteStorage()
@@ -48,6 +51,7 @@ class App:
         self.logger = logger or logging.getLogger("flowctl")
         self.engine: Literal["local", "inngest"] | None = engine
         self.deployer = deployer
+        self.clock: Clock = clock or SystemClock()
         self.feed = Feed()
         self.workflows: dict[str, Workflow[Any, Any]] = {}
         for workflow in workflows:

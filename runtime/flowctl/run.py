@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from typing_extensions import TypeVar
 
 from flowctl.app import default_app
+from flowctl.clock import now_ms
 from flowctl.errors import (
     AlreadyClaimedError,
     NotActiveError,
@@ -26,7 +27,6 @@ from flowctl.execution.paths import leaf_paths
 from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start
 from flowctl.execution.time_travel import Travel, plan_time_travel
 from flowctl.request_context import RequestContext
-from flowctl.runners.journal import now_ms
 from flowctl.runners.local import is_lost
 from flowctl.schema import parse, parse_leniently, to_json
 from flowctl.snapshot import ACTIVE, TERMINAL, RunResult, RunStatus, Snapshot, StoredRun
@@ -200,7 +200,9 @@ class Run(Generic[Out]):
         """End the run as canceled; the step in flight sees `abort_signal`. A finished run stays as it is."""
         await self._stored()
         event = run_canceled(self.run_id)
-        if not await self._storage.cancel(self.workflow_id, self.run_id, event=event, now=now_ms()):
+        if not await self._storage.cancel(
+            self.workflow_id, self.run_id, event=event, now=self.app.clock.now()
+        ):
             return
         self.app.feed.wake(self.workflow_id, self.run_id)
         if self.app.engine_for(self.workflow) == "local":
@@ -275,7 +277,7 @@ class Run(Generic[Out]):
             data = self._valid(target.schemas.input, data, "Invalid input data")
         travel = Travel(
             path,
-            now_ms(),
+            self.app.clock.now(),
             input_data=data,
             resume_data=to_json(resume_data),
             context=context or {},
@@ -291,7 +293,7 @@ class Run(Generic[Out]):
             self.workflow_id,
             self.run_id,
             expected,
-            now_ms(),
+            self.app.clock.now(),
             leg.snapshot,
             engine=engine,
             lease=self.app.local_runner.lease() if engine == "local" else None,
@@ -418,9 +420,9 @@ async def create_run(
     app = workflow.app or default_app()
     storage = await app.opened()
     id = run_id or str(uuid.uuid4())
-    snapshot = Snapshot(id, serialized_step_graph=workflow.serialized_step_graph, timestamp=now_ms())
+    snapshot = Snapshot(id, serialized_step_graph=workflow.serialized_step_graph, timestamp=app.clock.now())
     stored = await storage.create_run(
-        workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=now_ms()
+        workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=app.clock.now()
     )
     return Run(workflow, app, id, stored.resource_id)
 

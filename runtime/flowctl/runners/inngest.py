@@ -22,11 +22,11 @@ from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Walk
 from flowctl.runners.inngest_ops import InngestOps
-from flowctl.runners.journal import StoredJournal, now_ms
+from flowctl.runners.journal import StoredJournal
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, Snapshot
 from flowctl.step import AbortSignal, EngineInfo
-from flowctl.storage.base import Claim, RecordWrite
+from flowctl.storage.base import Claim, RecordWrite, Storage
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -136,7 +136,7 @@ class BoundWorkflow:
                 ),
                 request_context=dict(_mapping(data.get("requestContext"))),
                 serialized_step_graph=self.workflow.serialized_step_graph,
-                timestamp=now_ms(),
+                timestamp=self.app.clock.now(),
             )
         except ValidationError as err:
             raise inngest.NonRetriableError(
@@ -144,8 +144,8 @@ class BoundWorkflow:
             ) from None
         run = (self.workflow.id, ctx.run_id)
         pending = replace(snapshot, status="pending")
-        stored = await storage.create_run(*run, resource_id=None, snapshot=pending, now=now_ms())
-        claim = Claim(*run, frozenset({"pending"}), now_ms(), snapshot, engine="inngest")
+        stored = await storage.create_run(*run, resource_id=None, snapshot=pending, now=self.app.clock.now())
+        claim = Claim(*run, frozenset({"pending"}), self.app.clock.now(), snapshot, engine="inngest")
         leg = await storage.claim(claim) if stored.status == "pending" else None
         return {"plan": _plan(Leg("start", snapshot)), "leg": leg or stored.leg}
 
@@ -170,7 +170,7 @@ class BoundWorkflow:
         leg = replace(leg, snapshot=replace(leg.snapshot, serialized_step_graph=graph))
         signal, storage = AbortSignal(), await self.app.opened()
         run_id, resource_id = leg.snapshot.run_id, ctx.event.data.get("resourceId")
-        journal = _Journal(storage, self.app.feed, self.workflow.id, run_id, number, publish=self._publish)
+        journal = self._journal(storage, run_id, number)
         env = Environment(
             self.app,
             EngineInfo("inngest"),
@@ -178,12 +178,16 @@ class BoundWorkflow:
             signal,
             str(resource_id) if resource_id else None,
         )
-        ops = InngestOps(ctx, partial(self._guarded, run_id, signal))
+        ops = InngestOps(ctx, partial(self._guarded, run_id, signal), self.app.clock)
         ended = await execute_leg(Walk.of(self.workflow, leg, ops, journal, env))
         if ended["status"] == "failed":
             message = ended.get("error", {}).get("message", "The workflow failed.")
             raise inngest.NonRetriableError(message, quiet=True)
         return ended
+
+    def _journal(self, storage: Storage, run_id: str, leg: int) -> _Journal:
+        app = self.app
+        return _Journal(storage, app.feed, self.workflow.id, run_id, leg, app.clock, publish=self._publish)
 
     async def _guarded(self, run_id: str, signal: AbortSignal, body: Callable[[], Awaitable[Memo]]) -> Memo:
         """Run an operation while listening for the run's cancellation, from here or another process."""
@@ -220,9 +224,7 @@ class BoundWorkflow:
         if stored is None or stored.status not in ACTIVE:
             return
         why = RunError(str(error.get("name", "Error")), str(error.get("message", "The function failed.")))
-        journal = _Journal(
-            storage, self.app.feed, self.workflow.id, run_id, stored.leg, publish=self._publish
-        )
+        journal = self._journal(storage, run_id, stored.leg)
         finished = run_finished(run_id, status="failed", result=None, error=why)
         snapshot = replace(stored.snapshot, status="failed", error=why)
         await journal.commit(snapshot, records={}, events=[("finish", finished)])

@@ -14,6 +14,7 @@ from typing import Any
 import inngest
 from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt
 
+from flowctl.clock import Clock
 from flowctl.execution.ops import Memo
 
 
@@ -23,6 +24,7 @@ class InngestOps:
 
     ctx: inngest.Context
     run_body: Callable[[Callable[[], Awaitable[Memo]]], Awaitable[Memo]]
+    clock: Clock
 
     async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
         """See DurableOps."""
@@ -30,7 +32,7 @@ class InngestOps:
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps."""
-        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(until / 1000, UTC))
+        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(self.clock.wall_time(until) / 1000, UTC))
 
     async def gather(
         self,

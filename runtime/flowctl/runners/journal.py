@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flowctl.clock import Clock
 from flowctl.events import WorkflowEvent
 from flowctl.pubsub import Feed
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot
 from flowctl.storage.base import Commit, RecordWrite, Storage
-
-
-def now_ms() -> int:
-    """Epoch milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -27,11 +22,12 @@ class StoredJournal:
     workflow_id: str
     run_id: str
     leg: int
+    clock: Clock
     repeats: bool = True
 
     def now(self) -> int:
         """See Journal."""
-        return now_ms()
+        return self.clock.now()
 
     def new_id(self) -> str:
         """See Journal."""
@@ -59,7 +55,7 @@ class StoredJournal:
         events: Sequence[tuple[str, WorkflowEvent]],
     ) -> bool:
         """See Journal."""
-        commit = Commit(self.workflow_id, self.run_id, self.leg, now_ms(), snapshot, records, events)
+        commit = Commit(self.workflow_id, self.run_id, self.leg, self.now(), snapshot, records, events)
         stored = await self.storage.commit(commit)
         if stored and events:
             self.feed.wake(self.workflow_id, self.run_id)

@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flowctl.clock import Clock, now_ms
 from flowctl.execution.executor import execute_leg
 from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Walk
-from flowctl.runners.journal import StoredJournal, now_ms
+from flowctl.runners.journal import StoredJournal
 from flowctl.step import AbortSignal, EngineInfo
 from flowctl.storage.base import Lease
 
@@ -33,7 +34,7 @@ HEARTBEAT_SECONDS = 4.0
 class LocalOps:
     """Durable operations of this process: bodies commit themselves, so they just run."""
 
-    now: Callable[[], int] = now_ms
+    clock: Clock
 
     async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
         """See DurableOps."""
@@ -43,8 +44,7 @@ class LocalOps:
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps."""
         del op
-        while (left := until - self.now()) > 0:  # noqa: ASYNC110 - waits for a time, not for another task
-            await asyncio.sleep(left / 1000)
+        await self.clock.sleep_until(until)
 
     async def gather(
         self,
@@ -90,9 +90,12 @@ class LocalRunner:
         """Begin a leg that was claimed; the task ends with it."""
         run_id = leg.snapshot.run_id
         signal = AbortSignal()
-        journal = StoredJournal(self.app.storage, self.app.feed, workflow.id, run_id, number, repeats=False)
+        clock = self.app.clock
+        journal = StoredJournal(
+            self.app.storage, self.app.feed, workflow.id, run_id, number, clock, repeats=False
+        )
         env = Environment(self.app, EngineInfo("local"), self.app.logger, signal, resource_id)
-        walk = Walk.of(workflow, leg, LocalOps(), journal, env)
+        walk = Walk.of(workflow, leg, LocalOps(clock), journal, env)
         task = asyncio.create_task(execute_leg(walk), name=f"flowctl:{workflow.id}:{run_id}")
         self._tasks[workflow.id, run_id] = task, signal
         task.add_done_callback(lambda _: self._tasks.pop((workflow.id, run_id), None))
