@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flowctl.engine import queries
 from flowctl.engine import statements as sql
 from flowctl.engine.apps import Apps, RegistrationError
+from flowctl.engine.checkpoint_api import CheckpointApi
+from flowctl.engine.checkpoints import Checkpoints
 from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import (
@@ -89,6 +91,7 @@ class Api:
             Route("/v1/realtime/token", self.realtime_token, methods=["POST"]),
             Route("/v1/realtime/publish", self.realtime_publish, methods=["POST"]),
             WebSocketRoute("/v1/realtime/connect", self.realtime.connect),
+            *CheckpointApi(Checkpoints(self.ledger)).routes(),
         ]
 
     async def home(self, _: Request) -> Response:

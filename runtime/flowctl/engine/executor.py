@@ -7,17 +7,16 @@ releases what a dead one had taken.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.protocol import Function, new_ulid
+from flowctl.engine.protocol import Function, dispatch_id, queue_reference
 from flowctl.engine.signing import Keys, outbound
 from flowctl.engine.starts import CALL, DISCOVERY
 from flowctl.engine.store import Job, RunRow
@@ -114,27 +113,37 @@ class Executor:
         url = function.url
         if job.target != DISCOVERY:
             url = url.replace("stepId=step", f"stepId={job.target}")
-        body = self._request_body(job, run, function)
+        request_id = dispatch_id(call.now, job.id, job.generation)
+        body = self._request_body(job, run, function, request_id)
         headers = {
             "user-agent": "Inngest",
             "content-type": "application/json",
             "x-inngest-server-kind": self.keys.kind,
             "x-inngest-req-version": str(run.sdk_version),
             "x-run-id": run.run_id,
+            "x-request-id": request_id,
+            "x-inngest-generation-id": str(job.generation),
+            "x-inngest-job-id": str(job.id),
+            "x-inngest-step-id": job.target,
             **outbound(self.keys, body, now=call.now),
         }
         try:
             answer = await self.transport.request("POST", url, headers=headers, body=orjson.dumps(body))
         except NotReachedError:
-            return lost(_at(call), reached=False), run.sdk_version
+            return lost(self._at(call, job), reached=False), run.sdk_version
         except BrokenError as err:
             log.warning("Run %s: %s", run.run_id, err)
-            return lost(_at(call), reached=True), run.sdk_version
+            return lost(self._at(call, job), reached=True), run.sdk_version
         version = answer.headers.get("x-inngest-req-version", "")
         known = int(version) if version.lstrip("-").isdigit() else run.sdk_version
-        return _understood(_reply(answer), _at(call)), known
+        return _understood(_reply(answer), self._at(call, job)), known
 
-    def _request_body(self, job: Job, run: RunRow, function: Function) -> dict[str, Any]:
+    def _at(self, call: Call, job: Job) -> Call:
+        """The call as it is when its answer comes: a checkpoint may have given it its attempts back."""
+        attempt = self.ledger.store.attempt(job.id) if job.attempt else 0
+        return replace(call, attempt=attempt, now=now_ms())
+
+    def _request_body(self, job: Job, run: RunRow, function: Function, request_id: str) -> dict[str, Any]:
         store = self.ledger.store
         steps = store.steps(run.run_id)
         targeted = job.target != DISCOVERY
@@ -149,10 +158,10 @@ class Executor:
             "stack": {"stack": stack, "current": len(stack)},
             "use_api": False,
             "env": "",
-            "generation_id": 1,
-            "request_id": new_ulid(now_ms()),
+            "generation_id": job.generation,
+            "request_id": request_id,
             "job_id": str(job.id),
-            "qi_id": base64.b64encode(f"{job.id}::default".encode()).decode(),
+            "qi_id": queue_reference(job.id),
         }
         return {
             "ctx": ctx,
@@ -171,10 +180,6 @@ def _understood(reply: Reply, call: Call) -> list[Effect]:
     except (AttributeError, KeyError, TypeError, ValueError) as err:
         message = f"The app's answer cannot be understood: {err!r}"
         return [Finish(failed=True, output={"name": "Error", "message": message})]
-
-
-def _at(call: Call) -> Call:
-    return Call(call.target, call.attempt, call.max_attempts, now_ms())
 
 
 def _reply(answer: Answer) -> Reply:

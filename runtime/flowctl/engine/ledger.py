@@ -29,7 +29,19 @@ from flowctl.engine.protocol import (
 )
 from flowctl.engine.starts import CALL, DISCOVERY, Starts
 from flowctl.engine.store import Job, RunRow, Store
-from flowctl.engine.turn import Drop, Effect, Finish, Invoke, Memoize, Plan, Retry, Signal, Sleep, Wait
+from flowctl.engine.turn import (
+    Discover,
+    Drop,
+    Effect,
+    Finish,
+    Invoke,
+    Memoize,
+    Plan,
+    Retry,
+    Signal,
+    Sleep,
+    Wait,
+)
 
 DEDUPE_MS = 24 * 3_600_000
 SLEEP, TIMEOUT = "sleep", "timeout"
@@ -80,6 +92,13 @@ class Ledger:
             else:
                 self.store.done(job, now)
         self.wake()
+
+    def keep_steps(self, run_id: str, steps: Sequence[Memoize], *, now: int) -> None:
+        """Remember steps of a request that goes on: the function is not called again for them."""
+        for step in steps:
+            self.store.db.execute(sql.TAKE_PENDING, (run_id, step.step_id)).fetchone()
+            row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now)
+            self.store.db.execute(sql.PUT_STEP, row)
 
     def fire(self, job: Job, *, now: int) -> None:
         """A timer's moment has come."""
@@ -225,6 +244,8 @@ class Ledger:
                     self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Invoke():
                 self._invoke(run, effect, now)
+            case Discover():
+                self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Retry():  # the job itself, which `apply` puts back
                 pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import uuid
@@ -19,6 +20,7 @@ SCHEDULED = "inngest/scheduled.timer"
 DEFAULT_RETRIES = 4
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
+_SHARD = "default"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -39,6 +41,26 @@ def seeded_ulid(seed: str, index: int) -> str | None:
     except ValueError:
         return None
     return _ulid(number) if 0 <= number < 2**128 and entropy else None
+
+
+def dispatch_id(now: int, job_id: int, generation: int) -> str:
+    """The id of one request to an app; all but its time follows from the job and how often it was taken."""
+    chance = hashlib.sha256(f"{job_id}:{generation}".encode()).digest()[:10]
+    return _ulid((now << 80) | int.from_bytes(chance))
+
+
+def queue_reference(job_id: int) -> str:
+    """What a request carries for its job, so that a checkpoint can name it."""
+    return base64.b64encode(f"{job_id}::{_SHARD}".encode()).decode()
+
+
+def referenced_job(reference: str) -> int | None:
+    """The job that a checkpoint names."""
+    try:
+        id, _, shard = base64.b64decode(reference, validate=True).decode().partition("::")
+    except ValueError:
+        return None
+    return int(id) if shard == _SHARD and id.isdecimal() else None
 
 
 def _ulid(number: int) -> str:

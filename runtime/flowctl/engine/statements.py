@@ -63,6 +63,10 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE pending ADD COLUMN name TEXT NOT NULL DEFAULT '';
     """,
     "CREATE INDEX pending_signals ON pending (detail) WHERE kind = 'signal'",
+    """
+    ALTER TABLE jobs ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN url TEXT;
+    """,
 )
 
 PUT_APP = """
@@ -100,6 +104,9 @@ PUT_STEP = (
     "INSERT INTO steps (run_id, step_id, body, name, ended_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 STEP_HISTORY = "SELECT step_id, name, ended_at, body FROM steps WHERE run_id = ? ORDER BY rowid"
+STATE_SIZE = """
+    SELECT coalesce(sum(length(body)), 0), coalesce(max(length(body)), 0) FROM steps WHERE run_id = ?
+"""
 HAS_STEP = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?"
 READ_STEPS = "SELECT step_id, body FROM steps WHERE run_id = ? ORDER BY rowid"
 
@@ -124,15 +131,15 @@ PUT_JOB = """
     ON CONFLICT (run_id, target, kind) DO UPDATE SET again = max(again, taken = 1)
 """
 READY_JOBS = """
-    UPDATE jobs SET taken = 1 WHERE id IN (
+    UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id IN (
         SELECT id FROM jobs INDEXED BY jobs_ready WHERE taken = 0 AND rank <= :now AND due <= :now
         ORDER BY rank, id LIMIT :limit
-    ) RETURNING rank, id, run_id, target, kind, attempt
+    ) RETURNING rank, id, run_id, target, kind, attempt, generation
 """
 UNURGENT_JOBS = """
-    UPDATE jobs SET taken = 1 WHERE id IN (
+    UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id IN (
         SELECT id FROM jobs INDEXED BY jobs_due WHERE taken = 0 AND due <= :now ORDER BY rank, id LIMIT :limit
-    ) RETURNING rank, id, run_id, target, kind, attempt
+    ) RETURNING rank, id, run_id, target, kind, attempt, generation
 """
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
 REPEAT_JOB = (
@@ -141,7 +148,10 @@ REPEAT_JOB = (
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 DELETE_STEP_TIMERS = "DELETE FROM jobs WHERE run_id = ? AND target IN (?, ?) AND kind <> 'call'"
 DELETE_RUN_JOBS = "DELETE FROM jobs WHERE run_id = ?"
-RETRY_JOB = "UPDATE jobs SET taken = 0, due = ?1, rank = ?1, attempt = ?2 WHERE id = ?3"
+RETRY_JOB = "UPDATE jobs SET taken = 0, again = 0, due = ?1, rank = ?1, attempt = ?2 WHERE id = ?3"
+READ_DISPATCH = "SELECT run_id, generation FROM jobs WHERE id = ? AND taken = 1"
+READ_ATTEMPT = "SELECT attempt FROM jobs WHERE id = ?"
+RESET_ATTEMPT = "UPDATE jobs SET attempt = 0 WHERE id = ? AND attempt > 0"
 RELEASE_JOBS = "UPDATE jobs SET taken = 0, gate = NULL WHERE taken <> 0"
 RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due"
 

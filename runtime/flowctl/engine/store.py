@@ -20,13 +20,17 @@ from flowctl.engine.protocol import Event, Function, iso
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something due for a run: call it (`step`), end a sleep, or give up a wait."""
+    """Something due for a run: call it (`step`), end a sleep, or give up a wait.
+
+    `generation` counts how often it was taken: what an earlier taker still says is stale.
+    """
 
     id: int
     run_id: str
     target: str
     kind: str
     attempt: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,14 @@ class RunRow:
             "ended_at": iso(self.ended_at) if self.ended_at else None,
             "output": self.output,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class StateSize:
+    """Bytes of a run's encoded steps: all of them, and the largest."""
+
+    total: int
+    largest: int
 
 
 class Store:
@@ -153,6 +165,15 @@ class Store:
     def pending(self, run_id: str) -> int:
         """How many planned, sleeping and waiting steps a run has."""
         return self.db.execute(sql.COUNT_PENDING, (run_id,)).fetchone()[0]
+
+    def attempt(self, job_id: int) -> int:
+        """How often a job has failed, as of now."""
+        row = self.db.execute(sql.READ_ATTEMPT, (job_id,)).fetchone()
+        return row[0] if row else 0
+
+    def state_size(self, run_id: str) -> StateSize:
+        """How large the outputs of a run's steps are."""
+        return StateSize(*self.db.execute(sql.STATE_SIZE, (run_id,)).fetchone())
 
     def take_due(self, now: int, limit: int) -> list[Job]:
         """Lease due jobs. A new process's store releases what an old one held."""

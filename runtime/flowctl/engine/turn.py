@@ -125,7 +125,12 @@ class Retry:
     attempt: int
 
 
-Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Drop | Retry
+@dataclass(frozen=True, slots=True)
+class Discover:
+    """The function is to be called again, though no step ended."""
+
+
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Drop | Retry | Discover
 
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
@@ -150,6 +155,18 @@ def lost(call: Call, *, reached: bool) -> list[Effect]:
     return [Retry(call.now + wait, call.attempt + (1 if reached else 0))]
 
 
+def shown_name(op: Mapping[str, Any]) -> str:
+    """What people call an opcode's step."""
+    return str(op.get("displayName") or op.get("name") or op["id"])
+
+
+def finish_endpoint(result: Any) -> Finish:
+    """The end of a run that answers an HTTP request, from `{status, headers, body}`; raises TypeError."""
+    if not isinstance(result, Mapping) or not isinstance(result.get("status"), int):
+        raise TypeError("the result of an endpoint has no status")
+    return Finish(failed=not OK <= result["status"] < 300, output=dict(result))
+
+
 def error_body(reply: Reply) -> Any:
     """A failed function's output."""
     if isinstance(reply.body, Mapping):
@@ -158,34 +175,53 @@ def error_body(reply: Reply) -> Any:
 
 
 def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:  # noqa: PLR0911 - a flat match
-    id, kind = str(op["id"]), op["op"]
-    opts: Mapping[str, Any] = op.get("opts") or {}
-    name = str(op.get("displayName") or op.get("name") or id)
-    race = opts.get("parallelMode") == "race"
-    match kind:
+    match op["op"]:
         case "StepRun" | "Step":
-            return [Memoize(id, {"data": op.get("data")}, name)]
-        case "StepError" if not call.is_last and not (op.get("error") or {}).get("noRetry"):
-            return [Retry(_retry_time((op.get("error") or {}).get("retryAfter"), call), call.attempt + 1)]
+            return [Memoize(str(op["id"]), {"data": op.get("data")}, shown_name(op))]
         case "StepError" | "StepFailed":
-            return [Memoize(id, {"error": _step_error(op)}, name)]
-        case "StepPlanned":
-            return [Plan(id, race, name)]
+            return [_of_error(op, call)]
         case "StepNotFound":
             return [Drop(call.target)]
+        case "RunComplete":
+            return [Finish(failed=False, output=op.get("data"))]
+        case "SyncRunComplete":
+            return [finish_endpoint((op.get("data") or {}).get("data"))]
+        case "DiscoveryRequest":
+            return [Discover()]
+        case "None":
+            return []
+        case _:
+            return [_of_waiting(op, call)]
+
+
+def _of_error(op: Mapping[str, Any], call: Call) -> Effect:
+    error = op.get("error") or {}
+    if op["op"] == "StepError" and not call.is_last and not error.get("noRetry"):
+        return Retry(_retry_time(error.get("retryAfter"), call), call.attempt + 1)
+    return Memoize(str(op["id"]), {"error": _step_error(op)}, shown_name(op))
+
+
+def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:
+    """An opcode of a step that ends later."""
+    id, kind, name = str(op["id"]), op["op"], shown_name(op)
+    opts: Mapping[str, Any] = op.get("opts") or {}
+    race = opts.get("parallelMode") == "race"
+    match kind:
+        case "StepPlanned":
+            return Plan(id, race, name)
         case "Sleep":
-            return [Sleep(id, _sleep_end(op, opts, call.now), race, name)]
+            return Sleep(id, _sleep_end(op, opts, call.now), race, name)
         case "WaitForEvent":
             event, until = opts.get("event") or op["name"], _end(opts.get("timeout"), call.now)
-            return [Wait(id, event, opts.get("if"), until, race, name)]
+            return Wait(id, event, opts.get("if"), until, race, name)
         case "WaitForSignal":
-            return [Signal(id, str(opts["signal"]), _end(opts.get("timeout"), call.now), race, name)]
+            return Signal(id, str(opts["signal"]), _end(opts.get("timeout"), call.now), race, name)
         case "InvokeFunction":
             until = _end(opts.get("timeout"), call.now)
-            return [Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race, name)]
+            return Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race, name)
         case _:
             message = f"This engine does not know the step kind {kind!r}."
-            return [Memoize(id, {"error": {"name": "Error", "message": message}})]
+            return Memoize(id, {"error": {"name": "Error", "message": message}})
 
 
 def _step_error(op: Mapping[str, Any]) -> dict[str, Any]:
