@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NODE := tests/node/node_modules/.installed
 
-.PHONY: test lint types demo lock clean
+.PHONY: test node lint types demo lock clean
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -11,7 +12,13 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-test: $(STAMP)  ## everything that must hold: lint, types, tests
+node: $(NODE)  ## the packages of the tests' JavaScript apps
+
+$(NODE): tests/node/package.json tests/node/package-lock.json
+	cd tests/node && npm ci --loglevel=error
+	touch $@
+
+test: $(STAMP) $(NODE)  ## everything that must hold: lint, types, tests
 	$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m pytest -q -n 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import inngest
@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from flowctl import App, SQLiteStorage, Workflow, serve
 from flowctl.engine import Engine, EngineConfig
+from tests.node_program import NodeProgram, node_program
 
 
 @contextlib.asynccontextmanager
@@ -69,3 +70,14 @@ async def register(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
         yield make
         for app in apps:
             await app.stop()
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Callable[..., Awaitable[NodeProgram]]]:
+    """Start programs of `tests/node`: `await node("hello.mjs", NAME="value")`; they end with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(name: str, **env: str) -> NodeProgram:
+            return await stack.enter_async_context(node_program(name, env))
+
+        yield start
