@@ -1,6 +1,7 @@
 """flowctl: durable workflows in typed Python."""
 
 from flowctl.app import App
+from flowctl.context import StepContext
 from flowctl.deployers import DockerDeployer, VercelDeployer
 from flowctl.errors import (
     AlreadyClaimedError,
@@ -28,7 +29,7 @@ from flowctl.run import Run
 from flowctl.server import serve
 from flowctl.server.config import ServerConfig
 from flowctl.snapshot import RunResult, StepResult
-from flowctl.step import Step, StepContext, clone_step, create_step, step
+from flowctl.step import Step, clone_step, create_step, step
 from flowctl.storage import SQLiteStorage
 from flowctl.workflow import Workflow, clone_workflow, create_workflow, init
 

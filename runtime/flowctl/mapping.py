@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowctl import graph
+from flowctl.context import StepContext
 from flowctl.errors import DefinitionError
 from flowctl.schema import Schema, to_json
-from flowctl.step import Schemas, Step, StepContext
+from flowctl.step import Schemas, Step
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _SCOPES = ("inputData", "initData", "state", "requestContext", "stepResults")

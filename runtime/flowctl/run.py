@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -22,23 +22,23 @@ from flowctl.errors import (
     StepNotFoundError,
     StillRunningError,
 )
-from flowctl.events import CANCELED, FINISH, WorkflowEvent, run_canceled
+from flowctl.events import WorkflowEvent, run_canceled
 from flowctl.execution.paths import leaf_paths
 from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start
 from flowctl.execution.time_travel import Travel, plan_time_travel
 from flowctl.request_context import RequestContext
 from flowctl.runners.local import is_lost
 from flowctl.schema import parse, parse_leniently, to_json
-from flowctl.snapshot import ACTIVE, TERMINAL, RunResult, RunStatus, Snapshot, StoredRun
+from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StoredRun
 from flowctl.step import Step
 from flowctl.storage.base import Claim, Dispatch, Storage
+from flowctl.stream import LegEnd, RunStream
 
 if TYPE_CHECKING:
     from flowctl.app import App
     from flowctl.workflow import Workflow
 
 Out = TypeVar("Out", default=Any)
-_HIDDEN = frozenset({"workflow-step-finish"})
 _NEVER_STARTED: frozenset[RunStatus] = frozenset({"pending"})
 _AT_REST: frozenset[RunStatus] = frozenset(
     {"pending", "suspended", "success", "failed", "canceled", "paused"}
@@ -314,7 +314,7 @@ class Run(Generic[Out]):
             return runner.launch(self.workflow, leg, number=number, resource_id=self.resource_id)
         dispatch = Dispatch(self.workflow_id, self.run_id, number, claim.dispatch or {})
         await self.app.inngest_runner.deliver(dispatch)
-        return _LegEnd(self, seen)
+        return LegEnd(self, seen)
 
     async def _last_event(self) -> int:
         known = await self._storage.read_events(self.workflow_id, self.run_id)
@@ -341,76 +341,6 @@ class Run(Generic[Out]):
 
     async def _result(self) -> RunResult[Out]:
         return result_of(self.workflow, await self._stored())
-
-
-class _LegEnd:
-    """The end of a leg that another process, or the engine, drives: awaited through the run's events."""
-
-    def __init__(self, run: Run[Any], after: int) -> None:
-        self._run, self._after = run, after
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self._seen().__await__()
-
-    async def _seen(self) -> None:
-        run = self._run
-        async for _, event in run.app.feed.follow(
-            run.app.storage, run.workflow_id, run.run_id, after=self._after
-        ):
-            if event.type in {FINISH, CANCELED}:
-                return
-
-
-class RunStream(Generic[Out]):
-    """A run's events as an async iterable; `result()` waits for the end, `status` says where it stands."""
-
-    def __init__(
-        self, run: Run[Out], begin: Callable[[], Awaitable[None]] | None, *, close_on_suspend: bool
-    ) -> None:
-        self._run, self._begin, self._close_on_suspend = run, begin, close_on_suspend
-        self._first: asyncio.Task[int] | None = None
-        self.status: RunStatus = "running"
-
-    async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
-        after = await self.begun()
-        storage = self._run.app.storage
-        async for _, event in self._run.app.feed.follow(
-            storage, self._run.workflow_id, self._run.run_id, after=after
-        ):
-            if event.type in _HIDDEN:
-                continue
-            yield event
-            if self._ends(event):
-                return
-
-    async def result(self) -> RunResult[Out]:
-        """Where the run stands at the end of the stream; raises what `start` or `resume` would."""
-        async for _ in self:
-            pass
-        return await self._run._result()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
-
-    async def begun(self) -> int:
-        """Begin, once; raises what `start` or `resume` would. Answers the event number before the first."""
-        if self._first is None:
-            self._first = asyncio.ensure_future(self._start())
-        return await asyncio.shield(self._first)
-
-    async def _start(self) -> int:
-        if self._begin is None:
-            await self._run.app.opened()
-            return 0
-        seen = await self._run._last_event()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
-        await self._begin()
-        return seen
-
-    def _ends(self, event: WorkflowEvent) -> bool:
-        if event.type == CANCELED:
-            self.status = "canceled"
-            return True
-        if event.type != FINISH:
-            return False
-        self.status = event.payload["workflowStatus"]
-        return self._close_on_suspend or self.status in TERMINAL
 
 
 async def create_run(

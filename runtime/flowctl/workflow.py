@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from typing_extensions import TypeVar
 
 from flowctl import graph, mapping
+from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
 from flowctl.schema import Schema
-from flowctl.step import Schemas, Step, StepContext, clone_step, create_step
+from flowctl.step import Schemas, Step, clone_step, create_step
 
 if TYPE_CHECKING:
     import inngest

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from flowctl.context import ContextFacts, StepContext
 from flowctl.errors import FlowctlError
 from flowctl.execution.walk import Scope, Walk
 from flowctl.request_context import RequestContext
 from flowctl.schema import parse_leniently
-from flowctl.step import ContextFacts, StepContext
 
 
 def condition(

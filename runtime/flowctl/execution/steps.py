@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from flowctl import events
+from flowctl.context import BailSignal, ContextFacts, StepContext, SuspendSignal
 from flowctl.errors import FlowctlError, ValidationError
 from flowctl.events import WorkflowEvent
 from flowctl.execution.outcome import Outcome, error_of, is_retriable
@@ -17,7 +18,7 @@ from flowctl.execution.walk import Scope, Walk
 from flowctl.request_context import RequestContext
 from flowctl.schema import NotJSONError, parse, parse_leniently, to_json
 from flowctl.snapshot import StepResult
-from flowctl.step import BailSignal, ContextFacts, Step, StepContext, SuspendSignal
+from flowctl.step import Step
 from flowctl.storage.base import RecordWrite
 
 Decide = Callable[[Any], Any]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flowctl import graph
+from flowctl.context import AbortSignal, EngineInfo
 from flowctl.events import WorkflowEvent
 from flowctl.execution.ops import DurableOps, Journal
 from flowctl.execution.outcome import Outcome
@@ -18,7 +19,6 @@ from flowctl.execution.paths import label_target
 from flowctl.execution.plans import Leg
 from flowctl.request_context import RequestContext
 from flowctl.snapshot import RunStatus, Snapshot, StepResult
-from flowctl.step import AbortSignal, EngineInfo
 from flowctl.storage.base import RecordWrite
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import inngest
 from inngest.experimental import realtime
 
+from flowctl.context import AbortSignal, EngineInfo
 from flowctl.errors import ValidationError
 from flowctl.events import WorkflowEvent, run_finished
 from flowctl.execution.executor import execute_leg
@@ -25,7 +26,6 @@ from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, Snapshot
-from flowctl.step import AbortSignal, EngineInfo
 from flowctl.storage.base import Claim, RecordWrite, Storage
 
 if TYPE_CHECKING:

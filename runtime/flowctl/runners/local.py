@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowctl.clock import Clock, now_ms
+from flowctl.context import AbortSignal, EngineInfo
 from flowctl.execution.executor import execute_leg
 from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Walk
 from flowctl.runners.journal import StoredJournal
-from flowctl.step import AbortSignal, EngineInfo
 from flowctl.storage.base import Lease
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from flowctl.errors import Issue, RunNotFoundError, ValidationError
-from flowctl.run import Run, RunStream
+from flowctl.run import Run
 from flowctl.server import wire
 from flowctl.snapshot import StoredRun
+from flowctl.stream import RunStream
 
 if TYPE_CHECKING:
     from flowctl.app import App

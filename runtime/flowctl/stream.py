@@ -1,0 +1,91 @@
+"""A run's events as a stream, and as the sign that a leg has ended.
+
+Called by `run`; reads the events that the leg's bodies have stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
+
+from flowctl.events import CANCELED, FINISH, WorkflowEvent
+from flowctl.snapshot import TERMINAL, RunResult, RunStatus
+
+if TYPE_CHECKING:
+    from flowctl.run import Run
+
+Out = TypeVar("Out", default=Any)
+_HIDDEN = frozenset({"workflow-step-finish"})
+
+
+class LegEnd:
+    """The end of a leg that another process, or the engine, drives: awaited through the run's events."""
+
+    def __init__(self, run: Run[Any], after: int) -> None:
+        self._run, self._after = run, after
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._seen().__await__()
+
+    async def _seen(self) -> None:
+        run = self._run
+        async for _, event in run.app.feed.follow(
+            run.app.storage, run.workflow_id, run.run_id, after=self._after
+        ):
+            if event.type in {FINISH, CANCELED}:
+                return
+
+
+class RunStream(Generic[Out]):
+    """A run's events as an async iterable; `result()` waits for the end, `status` says where it stands."""
+
+    def __init__(
+        self, run: Run[Out], begin: Callable[[], Awaitable[None]] | None, *, close_on_suspend: bool
+    ) -> None:
+        self._run, self._begin, self._close_on_suspend = run, begin, close_on_suspend
+        self._first: asyncio.Task[int] | None = None
+        self.status: RunStatus = "running"
+
+    async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
+        after = await self.begun()
+        storage = self._run.app.storage
+        async for _, event in self._run.app.feed.follow(
+            storage, self._run.workflow_id, self._run.run_id, after=after
+        ):
+            if event.type in _HIDDEN:
+                continue
+            yield event
+            if self._ends(event):
+                return
+
+    async def result(self) -> RunResult[Out]:
+        """Where the run stands at the end of the stream; raises what `start` or `resume` would."""
+        async for _ in self:
+            pass
+        return await self._run._result()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
+
+    async def begun(self) -> int:
+        """Begin, once; raises what `start` or `resume` would. Answers the event number before the first."""
+        if self._first is None:
+            self._first = asyncio.ensure_future(self._start())
+        return await asyncio.shield(self._first)
+
+    async def _start(self) -> int:
+        if self._begin is None:
+            await self._run.app.opened()
+            return 0
+        seen = await self._run._last_event()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
+        await self._begin()
+        return seen
+
+    def _ends(self, event: WorkflowEvent) -> bool:
+        if event.type == CANCELED:
+            self.status = "canceled"
+            return True
+        if event.type != FINISH:
+            return False
+        self.status = event.payload["workflowStatus"]
+        return self._close_on_suspend or self.status in TERMINAL
