@@ -8,14 +8,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import inngest
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Route
 
-from flowctl import App, SQLiteStorage, Workflow, serve
-from flowctl.engine import Engine, EngineConfig
+from flowctl import App, Workflow
+from flowctl.clock import SystemClock
+from flowctl.testing import TestApp
 from tests.node_program import NodeProgram, node_program
 
 
@@ -34,42 +32,16 @@ async def served(asgi: Any, listener: socket.socket) -> AsyncIterator[None]:
     await task
 
 
-class OnInngest:
-    """Apps whose workflows run on an embedded engine of their own."""
-
-    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
-        self.stack = stack
-
-    async def start(self, app: App) -> App:
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/inngest"
-        engine = await self.stack.enter_async_context(Engine(EngineConfig(port=0)))
-        app.inngest = inngest.Inngest(
-            app_id="test", is_production=False, api_base_url=engine.url, event_api_base_url=engine.url
-        )
-        self.stack.push_async_callback(app.inngest._http_client._http_client.aclose)
-        web = Starlette(routes=[Route("/api/inngest", serve(app), methods=["GET", "POST", "PUT"])])
-        await self.stack.enter_async_context(served(web, listener))
-        answer = await engine.transport.request("PUT", url, headers={"x-inngest-server-kind": "dev"})
-        assert answer.status == 200, answer
-        return app
-
-
 @pytest.fixture(params=["local", "inngest"])
 async def register(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """Register workflows with an app, kept in memory; every test that uses it runs on both engines."""
-    apps: list[App] = []
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(*workflows: Workflow[Any, Any]) -> App:
-            app = App(workflows=list(workflows), storage=SQLiteStorage(":memory:"), engine=request.param)
-            apps.append(app)
-            return app if request.param == "local" else await OnInngest(stack).start(app)
+            app = TestApp(workflows=workflows, engine=request.param, clock=SystemClock())
+            return await stack.enter_async_context(app)
 
         yield make
-        for app in apps:
-            await app.stop()
 
 
 @pytest.fixture

@@ -344,10 +344,10 @@ class Run(Generic[Out]):
 
 
 async def create_run(
-    workflow: Workflow[Any, Out], *, run_id: str | None, resource_id: str | None
+    workflow: Workflow[Any, Out], *, run_id: str | None, resource_id: str | None, app: App | None = None
 ) -> Run[Out]:
-    """A run that is stored as pending, or the stored one with that id."""
-    app = workflow.app or default_app()
+    """A run that is stored as pending, or the stored one with that id; in the workflow's app unless given."""
+    app = app or workflow.app or default_app()
     storage = await app.opened()
     id = run_id or str(uuid.uuid4())
     snapshot = Snapshot(id, serialized_step_graph=workflow.serialized_step_graph, timestamp=app.clock.now())
