@@ -16,9 +16,11 @@ import orjson
 
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.protocol import Function, dispatch_id, queue_reference
-from flowctl.engine.signing import Keys, outbound
-from flowctl.engine.starts import CALL, DISCOVERY
+from flowctl.engine.limits import overflow
+from flowctl.engine.outgoing import State, to_endpoint, to_function
+from flowctl.engine.protocol import Function
+from flowctl.engine.signing import Keys
+from flowctl.engine.starts import CALL
 from flowctl.engine.store import Job, RunRow
 from flowctl.engine.transport import Answer, BrokenError, NotReachedError, Transport
 from flowctl.engine.turn import Call, Effect, Finish, Reply, effects_of, lost
@@ -110,25 +112,13 @@ class Executor:
     async def _answered(
         self, job: Job, run: RunRow, function: Function, call: Call
     ) -> tuple[list[Effect], int]:
-        url = function.url
-        if job.target != DISCOVERY:
-            url = url.replace("stepId=step", f"stepId={job.target}")
-        request_id = dispatch_id(call.now, job.id, job.generation)
-        body = self._request_body(job, run, function, request_id)
-        headers = {
-            "user-agent": "Inngest",
-            "content-type": "application/json",
-            "x-inngest-server-kind": self.keys.kind,
-            "x-inngest-req-version": str(run.sdk_version),
-            "x-run-id": run.run_id,
-            "x-request-id": request_id,
-            "x-inngest-generation-id": str(job.generation),
-            "x-inngest-job-id": str(job.id),
-            "x-inngest-step-id": job.target,
-            **outbound(self.keys, body, now=call.now),
-        }
+        store = self.ledger.store
+        state = State(store.encoded_steps(run.run_id), is_planned=store.pending(run.run_id) > 0)
+        if error := overflow(steps=len(state.steps), size=state.size):
+            return [Finish(failed=True, output=error)], run.sdk_version
+        request = to_endpoint if function.endpoint_method else to_function
         try:
-            answer = await self.transport.request("POST", url, headers=headers, body=orjson.dumps(body))
+            answer = await self.transport.send(request(job, run, function, state, self.keys, now=call.now))
         except NotReachedError:
             return lost(self._at(call, job), reached=False), run.sdk_version
         except BrokenError as err:
@@ -142,36 +132,6 @@ class Executor:
         """The call as it is when its answer comes: a checkpoint may have given it its attempts back."""
         attempt = self.ledger.store.attempt(job.id) if job.attempt else 0
         return replace(call, attempt=attempt, now=now_ms())
-
-    def _request_body(self, job: Job, run: RunRow, function: Function, request_id: str) -> dict[str, Any]:
-        store = self.ledger.store
-        steps = store.steps(run.run_id)
-        targeted = job.target != DISCOVERY
-        stack = list(steps)
-        ctx = {
-            "run_id": run.run_id,
-            "fn_id": function.id,
-            "step_id": DISCOVERY,
-            "attempt": job.attempt,
-            "max_attempts": function.max_attempts,
-            "disable_immediate_execution": targeted or store.pending(run.run_id) > 0,
-            "stack": {"stack": stack, "current": len(stack)},
-            "use_api": False,
-            "env": "",
-            "generation_id": job.generation,
-            "request_id": request_id,
-            "job_id": str(job.id),
-            "qi_id": queue_reference(job.id),
-        }
-        return {
-            "ctx": ctx,
-            "defers": {},
-            "event": run.event,
-            "events": run.events,
-            "steps": steps,
-            "use_api": False,
-            "version": run.sdk_version,
-        }
 
 
 def _understood(reply: Reply, call: Call) -> list[Effect]:

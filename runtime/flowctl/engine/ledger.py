@@ -83,7 +83,8 @@ class Ledger:
             if run is None or run.ended_at is not None:
                 self.store.db.execute(sql.DELETE_JOB, (job.id,))
                 return
-            self.store.db.execute(sql.RUN_BEGUN, (sdk_version, job.run_id))
+            if run.status != "Running" or run.sdk_version != sdk_version:
+                self.store.db.execute(sql.RUN_BEGUN, (sdk_version, job.run_id))
             retry = next((effect for effect in effects if isinstance(effect, Retry)), None)
             for effect in effects:
                 self._effect(run, effect, now)

@@ -17,6 +17,7 @@ FINISHED = "inngest/function.finished"
 CANCELLED = "inngest/function.cancelled"
 INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
+ENDPOINT_EVENT = "inngest/http.request"
 DEFAULT_RETRIES = 4
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 
@@ -203,6 +204,11 @@ class Function:
     def cancels(self) -> list[Mapping[str, Any]]:
         """`{"event": name, "if"?: CEL, "timeout"?: duration}` entries."""
         return list(self.config.get("cancel") or ())
+
+    @property
+    def endpoint_method(self) -> str | None:
+        """The HTTP method of a function that is an app's own endpoint, None for others."""
+        return (self.config.get("endpoint") or {}).get("method")
 
     @property
     def max_attempts(self) -> int:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+import orjson
+
 TOLERANCE_S = 300
 HEADER = "x-inngest-signature"
 _PREFIX = re.compile(r"signkey-\w+-")
@@ -74,9 +76,16 @@ class Keys:
         )
 
 
-def outbound(keys: Keys, body: Any, *, now: int) -> Mapping[str, str]:
+def outbound(keys: Keys, body: bytes, *, now: int) -> Mapping[str, str]:
     """Headers that prove to an app who calls."""
-    return {HEADER: keys.signature(body, now=now)} if keys.signs else {}
+    return {HEADER: keys.signature(_parsed(body), now=now)} if keys.signs else {}
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body or b'""')
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")
 
 
 def _mac(key: str, text: bytes, stamp: str) -> str:

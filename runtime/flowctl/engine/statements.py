@@ -85,12 +85,12 @@ LIST_EVENTS = """
 
 PUT_RUN = """
     INSERT INTO runs
-        (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton)
-    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?)
+        (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton, url)
+    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?, ?)
 """
 _RUN = """
     SELECT run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version,
-        events
+        events, gates, url
     FROM runs
 """
 READ_RUN = _RUN + "WHERE run_id = ?"

@@ -35,19 +35,41 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A function's run."""
+    """A function's run; what apps sent and answered is kept as it is stored."""
 
     run_id: str
     slug: str
     function_id: str
     event_id: str
-    event: Mapping[str, Any]
+    event_json: bytes
     status: str
     started_at: int
     ended_at: int | None
-    output: Any
+    output_json: bytes | None
     sdk_version: int
-    events: list[Mapping[str, Any]]
+    batch_json: bytes | None
+    gates_json: bytes | None
+    url: str | None
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The event that began it, parsed anew at each use."""
+        return orjson.loads(self.event_json)
+
+    @property
+    def events_json(self) -> bytes:
+        """All events that began it, as a JSON list."""
+        return b"[%b]" % self.event_json if self.batch_json is None else self.batch_json
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All events that began it: more than one for a batch only."""
+        return orjson.loads(self.events_json)
+
+    @property
+    def output(self) -> Any:
+        """What it came to; None while it goes on."""
+        return None if self.output_json is None else orjson.loads(self.output_json)
 
     def to_json(self) -> dict[str, Any]:
         """As the API shows it."""
@@ -127,11 +149,11 @@ class Store:
     def run(self, run_id: str) -> RunRow | None:
         """One run."""
         row = self.db.execute(sql.READ_RUN, (run_id,)).fetchone()
-        return _run(row) if row else None
+        return RunRow(*row) if row else None
 
     def runs_of_event(self, event_id: str) -> list[RunRow]:
         """The runs an event began."""
-        return [_run(row) for row in self.db.execute(sql.RUNS_OF_EVENT, (event_id,))]
+        return [RunRow(*row) for row in self.db.execute(sql.RUNS_OF_EVENT, (event_id,))]
 
     def put_run(
         self,
@@ -143,20 +165,25 @@ class Store:
         now: int,
         gates: Sequence[tuple[str, int]] = (),
         singleton: str | None = None,
+        url: str | None = None,
     ) -> None:
         """Add a run; `events` has more than one entry for a batch only."""
         several = orjson.dumps(events) if len(events) > 1 else None
         shut = orjson.dumps(gates) if gates else None
         facts = (run_id, function.slug, function.id, event_id, orjson.dumps(events[0]), now)
-        self.db.execute(sql.PUT_RUN, (*facts, several, shut, singleton))
+        self.db.execute(sql.PUT_RUN, (*facts, several, shut, singleton, url))
 
     def singleton_runs(self, slug: str, key: str) -> list[RunRow]:
         """A function's open runs with a singleton key."""
-        return [_run(row) for row in self.db.execute(sql.SINGLETON_RUNS, (slug, key)).fetchall()]
+        return [RunRow(*row) for row in self.db.execute(sql.SINGLETON_RUNS, (slug, key)).fetchall()]
 
     def open_runs(self, slug: str) -> list[RunRow]:
         """A function's runs that have not ended."""
-        return [_run(row) for row in self.db.execute(sql.OPEN_RUNS, (slug,)).fetchall()]
+        return [RunRow(*row) for row in self.db.execute(sql.OPEN_RUNS, (slug,)).fetchall()]
+
+    def encoded_steps(self, run_id: str) -> list[tuple[str, bytes]]:
+        """What a run's steps came to as it is stored, in order of their ends."""
+        return self.db.execute(sql.READ_STEPS, (run_id,)).fetchall()
 
     def steps(self, run_id: str) -> dict[str, Any]:
         """What a run's steps came to, in order of their ends."""
@@ -209,11 +236,3 @@ def _event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:
         "received_at": iso(received_at),
         **orjson.loads(body),
     }
-
-
-def _run(row: tuple[Any, ...]) -> RunRow:
-    run_id, slug, function_id, event_id, event, status, started, ended, output, version, several = row
-    value = None if output is None else orjson.loads(output)
-    first = orjson.loads(event)
-    events = [first] if several is None else orjson.loads(several)
-    return RunRow(run_id, slug, function_id, event_id, first, status, started, ended, value, version, events)

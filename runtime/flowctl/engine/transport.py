@@ -17,6 +17,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import httptools
 import httpx
 
+from flowctl.engine.outgoing import Outgoing
+
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 2 * 3600.0
 REDIRECTS = 4
@@ -63,6 +65,10 @@ class Transport:
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int], list[_Connection]] = defaultdict(list)
+
+    async def send(self, request: Outgoing) -> Answer:
+        """`request` for one that was made before."""
+        return await self.request(request.method, request.url, headers=request.headers, body=request.body)
 
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b""

@@ -138,9 +138,10 @@ def effects_of(reply: Reply, call: Call) -> list[Effect]:
     final = reply.headers.get("x-inngest-no-retry") == "true"
     if reply.status in {OK, CREATED}:
         return [Finish(failed=False, output=reply.body)]
-    if reply.status == PARTIAL and isinstance(reply.body, list):
+    if reply.status == PARTIAL and isinstance(reply.body, list | Mapping):
         last = replace(call, max_attempts=call.attempt + 1) if final else call
-        return [effect for op in reply.body for effect in _of_opcode(op, last)]
+        opcodes = [reply.body] if isinstance(reply.body, Mapping) else reply.body
+        return [effect for op in opcodes for effect in _of_opcode(op, last, reply.headers.get("retry-after"))]
     if final or call.is_last:
         return [Finish(failed=True, output=error_body(reply))]
     return [Retry(_retry_time(reply.headers.get("retry-after"), call), call.attempt + 1)]
@@ -174,12 +175,12 @@ def error_body(reply: Reply) -> Any:
     return {"name": "Error", "message": str(reply.body or f"The app answered with status {reply.status}.")}
 
 
-def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:  # noqa: PLR0911 - a flat match
+def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
     match op["op"]:
         case "StepRun" | "Step":
             return [Memoize(str(op["id"]), {"data": op.get("data")}, shown_name(op))]
         case "StepError" | "StepFailed":
-            return [_of_error(op, call)]
+            return [_of_error(op, call, retry_after)]
         case "StepNotFound":
             return [Drop(call.target)]
         case "RunComplete":
@@ -194,10 +195,10 @@ def _of_opcode(op: Mapping[str, Any], call: Call) -> list[Effect]:  # noqa: PLR0
             return [_of_waiting(op, call)]
 
 
-def _of_error(op: Mapping[str, Any], call: Call) -> Effect:
+def _of_error(op: Mapping[str, Any], call: Call, retry_after: str | None) -> Effect:
     error = op.get("error") or {}
     if op["op"] == "StepError" and not call.is_last and not error.get("noRetry"):
-        return Retry(_retry_time(error.get("retryAfter"), call), call.attempt + 1)
+        return Retry(_retry_time(error.get("retryAfter") or retry_after, call), call.attempt + 1)
     return Memoize(str(op["id"]), {"error": _step_error(op)}, shown_name(op))
 
 

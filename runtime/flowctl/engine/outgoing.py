@@ -1,0 +1,133 @@
+"""The requests that the engine makes to apps. Pure; the stored JSON of events and steps is passed on unparsed."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from flowctl.engine.protocol import ENDPOINT_EVENT, Function, dispatch_id, queue_reference
+from flowctl.engine.signing import HEADER, Keys, outbound
+from flowctl.engine.starts import DISCOVERY
+from flowctl.engine.store import Job, RunRow
+
+MAX_BODY_BYTES = 4 * 2**20
+"""Larger requests go without events and steps: the SDK fetches them (`use_api`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of a run when its function is called: encoded steps in order of their ends."""
+
+    steps: Sequence[tuple[str, bytes]]
+    is_planned: bool
+    """Whether other steps are under way, so that new ones are to be planned and not run at once."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded steps."""
+        return sum(len(body) for _, body in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One HTTP request."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def to_function(job: Job, run: RunRow, function: Function, state: State, keys: Keys, *, now: int) -> Outgoing:
+    """A call of a registered function."""
+    url = function.url
+    if job.target != DISCOVERY:
+        url = url.replace("stepId=step", f"stepId={job.target}")
+    request_id = dispatch_id(now, job.id, job.generation)
+    body = _body(job, run, function, state, request_id)
+    headers = {
+        "content-type": "application/json",
+        **_headers(job, run, keys, request_id),
+        **outbound(keys, body, now=now),
+    }
+    return Outgoing("POST", url, headers, body)
+
+
+def to_endpoint(job: Job, run: RunRow, function: Function, state: State, keys: Keys, *, now: int) -> Outgoing:
+    """The repetition of the HTTP request that began a run; the SDK fetches steps and knows us by headers."""
+    asked = run.event["data"] if run.event.get("name") == ENDPOINT_EVENT else {}
+    query = str(asked.get("query_params") or "")
+    body = _original_body(str(asked.get("body") or ""))
+    headers = {
+        "content-type": str(asked.get("content_type") or "application/json"),
+        **_headers(job, run, keys, dispatch_id(now, job.id, job.generation)),
+        HEADER: "",
+        **outbound(keys, body, now=now),
+    }
+    if state.is_planned or job.target != DISCOVERY:
+        headers["x-inngest-force-step-plan"] = "true"
+    if job.target == DISCOVERY:
+        del headers["x-inngest-step-id"]
+    url = run.url or function.url
+    return Outgoing(function.endpoint_method or "POST", f"{url}?{query}" if query else url, headers, body)
+
+
+def _headers(job: Job, run: RunRow, keys: Keys, request_id: str) -> dict[str, str]:
+    return {
+        "user-agent": "Inngest",
+        "x-inngest-server-kind": keys.kind,
+        "x-inngest-req-version": str(run.sdk_version),
+        "x-run-id": run.run_id,
+        "x-request-id": request_id,
+        "x-inngest-generation-id": str(job.generation),
+        "x-inngest-job-id": str(job.id),
+        "x-inngest-step-id": job.target,
+    }
+
+
+def _body(job: Job, run: RunRow, function: Function, state: State, request_id: str) -> bytes:
+    events = run.events_json
+    use_api = 2 * len(events) + state.size > MAX_BODY_BYTES
+    context = _context(job, run, function, state, request_id, use_api=use_api)
+    steps = b"" if use_api else b",".join(b'"%b":%b' % (id.encode(), body) for id, body in state.steps)
+    return b'{"ctx":%b,"defers":{},"event":%b,"events":%b,"steps":{%b},"use_api":%b,"version":%d}' % (
+        orjson.dumps(context),
+        run.event_json,
+        b"[]" if use_api else events,
+        steps,
+        b"true" if use_api else b"false",
+        run.sdk_version,
+    )
+
+
+def _context(
+    job: Job, run: RunRow, function: Function, state: State, request_id: str, *, use_api: bool
+) -> dict[str, Any]:
+    stack = [id for id, _ in state.steps]
+    return {
+        "run_id": run.run_id,
+        "fn_id": function.id,
+        "step_id": DISCOVERY,
+        "attempt": job.attempt,
+        "max_attempts": function.max_attempts,
+        "disable_immediate_execution": state.is_planned or job.target != DISCOVERY,
+        "stack": {"stack": stack, "current": len(stack)},
+        "use_api": use_api,
+        "env": "",
+        "generation_id": job.generation,
+        "request_id": request_id,
+        "job_id": str(job.id),
+        "qi_id": queue_reference(job.id),
+    }
+
+
+def _original_body(text: str) -> bytes:
+    """An HTTP request's body as an SDK kept it: Go's writes base64, JavaScript's the text itself."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return text.encode()
