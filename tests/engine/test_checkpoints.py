@@ -212,6 +212,37 @@ async def test_a_checkpoint_gives_a_job_its_attempts_back(app):
     assert (await app.run(handler, retries=1))["output"] == "got there"
 
 
+async def test_a_run_with_too_many_steps_fails_and_says_so(app):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse([ran(str(number)) for number in range(1000)], 206)
+
+    run = await app.run(handler)
+    assert run["status"] == "Failed"
+    assert run["output"]["name"] == "InngestErrFunctionOverflowed"
+    assert run["output"]["message"] == "The function run exceeded the step limit of 1000 steps."
+
+
+async def test_a_run_whose_step_is_too_large_fails_and_says_so(app):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse([ran("big", "x" * 5 * 2**20)], 206)
+
+    run = await app.run(handler)
+    assert (run["status"], run["output"]["name"]) == ("Failed", "InngestErrStepOutputTooLarge")
+
+
+async def test_a_large_state_is_fetched_by_the_app(app):
+    async def handler(asked: Asked) -> Response:
+        if not asked.body["use_api"]:
+            return JSONResponse([ran(f"s{len(asked.steps)}", "x" * 2 * 2**20)], 206)
+        assert (asked.steps, asked.body["events"], asked.ctx["use_api"]) == ({}, [], True)
+        url = f"{asked.url}/v0/runs/{asked.ctx['run_id']}"
+        steps = (await asked.http.get(f"{url}/actions")).json()
+        events = (await asked.http.get(f"{url}/batch")).json()
+        return ended([*steps, *(event["name"] for event in events)])
+
+    assert (await app.run(handler))["output"] == ["s0", "s1", "c/f"]
+
+
 class Cut(Response):
     """An answer whose connection breaks in the middle."""
 

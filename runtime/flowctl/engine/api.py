@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flowctl.engine import queries
 from flowctl.engine import statements as sql
 from flowctl.engine.apps import Apps, RegistrationError
-from flowctl.engine.checkpoint_api import CheckpointApi
+from flowctl.engine.checkpoint_api import CheckpointApi, is_output
 from flowctl.engine.checkpoints import Checkpoints
+from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import (
@@ -91,7 +92,9 @@ class Api:
             Route("/v1/realtime/token", self.realtime_token, methods=["POST"]),
             Route("/v1/realtime/publish", self.realtime_publish, methods=["POST"]),
             WebSocketRoute("/v1/realtime/connect", self.realtime.connect),
-            *CheckpointApi(Checkpoints(self.ledger)).routes(),
+            *CheckpointApi(
+                Checkpoints(self.ledger), Endpoints(self.ledger, self.apps), self.realtime
+            ).routes(),
         ]
 
     async def home(self, _: Request) -> Response:
@@ -316,7 +319,7 @@ class Authorized:
     def _may(self, path: str, headers: dict[bytes, bytes]) -> bool:
         if path.startswith("/e/"):
             return self.keys.takes_event(path.removeprefix("/e/"))
-        open_to_all = path in {"/health", "/v1/realtime/connect"}  # the latter checks a token of its own
+        open_to_all = path in {"/health", "/v1/realtime/connect"} or is_output(path)  # they check tokens
         return open_to_all or self.keys.lets_in(headers.get(b"authorization", b"").decode("latin-1"))
 
 

@@ -63,6 +63,17 @@ class Apps:
         app_id = stable_id("app", name)
         return {"ok": True, "modified": modified, "sync_id": stable_id("sync", name), "app_id": app_id}
 
+    def put_endpoint(self, domain: str, function: Mapping[str, Any]) -> None:
+        """Add an app's endpoint, or what changed of it, to its functions; the caller is in a transaction."""
+        earlier = self.by_name.get(domain) or {}
+        others = [f for f in earlier.get("functions") or () if f["id"] != function["id"]]
+        if function in (earlier.get("functions") or ()):
+            return
+        raw = {"appName": domain, "url": domain, "functions": [*others, function]}
+        self.by_name[domain] = raw
+        self.ledger.store.db.execute(sql.PUT_APP, (domain, domain, orjson.dumps(raw), now_ms()))
+        self._set_functions()
+
     def _set_functions(self) -> None:
         functions = [
             Function.from_registration(registration, name)

@@ -14,6 +14,7 @@ from flowctl.engine import statements as sql
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import MAX_STATE_BYTES, MAX_STEP_BYTES
 from flowctl.engine.protocol import dispatch_id, referenced_job
+from flowctl.engine.store import StateSize
 from flowctl.engine.turn import Memoize, shown_name
 
 _FINISHED_STEPS = frozenset({"Step", "StepRun"})
@@ -75,7 +76,7 @@ class Checkpoints:
                 raise StaleDispatchError(f"stale dispatch: the run is {run.status.lower()}")
             self._check(run_id, dispatch)
             self.ledger.keep_steps(run_id, steps, now=now)
-            self._check_size(run_id)
+            check_size(store.state_size(run_id))
             store.db.execute(sql.RESET_ATTEMPT, (dispatch.job_id,))
 
     def _check(self, run_id: str, dispatch: Dispatch) -> None:
@@ -87,13 +88,25 @@ class Checkpoints:
         if reason := staleness(dispatch, row[1]):
             raise StaleDispatchError(f"stale dispatch: {reason}")
 
-    def _check_size(self, run_id: str) -> None:
-        """Refuse what was just written when it is too much; the transaction is undone."""
-        size = self.ledger.store.state_size(run_id)
-        if size.largest > MAX_STEP_BYTES:
-            raise CheckpointTooLargeError("step output size is greater than the limit")
-        if size.total > MAX_STATE_BYTES:
-            raise CheckpointTooLargeError("run state size limit exceeded: state is too large")
+
+def check_size(size: StateSize) -> None:
+    """Refuse what was just written when it is too much: the raised error undoes the transaction."""
+    if size.largest > MAX_STEP_BYTES:
+        raise CheckpointTooLargeError("step output size is greater than the limit")
+    if size.total > MAX_STATE_BYTES:
+        raise CheckpointTooLargeError("run state size limit exceeded: state is too large")
+
+
+def is_finished_step(opcode: Mapping[str, Any]) -> bool:
+    """Whether an opcode reports the output of a step."""
+    return opcode.get("op") in _FINISHED_STEPS
+
+
+def memo_of(opcode: Mapping[str, Any]) -> Memoize:
+    """What is remembered of a finished step; raises CheckpointError."""
+    if not opcode.get("id"):
+        raise CheckpointError("invalid request body: a step has no id")
+    return Memoize(str(opcode["id"]), {"data": opcode.get("data")}, shown_name(opcode))
 
 
 def finished_steps(opcodes: Sequence[Mapping[str, Any]]) -> list[Memoize]:
@@ -103,11 +116,7 @@ def finished_steps(opcodes: Sequence[Mapping[str, Any]]) -> list[Memoize]:
         raise CheckpointError("cannot checkpoint async steps")
     if ending := next((kind for kind in kinds if kind not in _FINISHED_STEPS | {"StepPlanned"}), None):
         raise CheckpointError(f"cannot checkpoint opcode: {ending}")
-    return [
-        Memoize(str(opcode["id"]), {"data": opcode.get("data")}, shown_name(opcode))
-        for opcode, kind in zip(opcodes, kinds, strict=True)
-        if kind in _FINISHED_STEPS
-    ]
+    return [memo_of(opcode) for opcode in opcodes if is_finished_step(opcode)]
 
 
 def staleness(dispatch: Dispatch, generation: int) -> str | None:

@@ -103,7 +103,7 @@ class Executor:
         function = self.ledger.functions.get(run.slug)
         call = Call(job.target, job.attempt, function.max_attempts if function else 1, now_ms())
         if function is None:
-            self.ledger.apply(job, lost(call, reached=False), now=now_ms())
+            self.ledger.apply(job, lost(call, reached=False), now=now_ms(), sdk_version=run.sdk_version)
             return
         self.ledger.begin(run, function, now=now_ms())
         effects, version = await self._answered(job, run, function, call)

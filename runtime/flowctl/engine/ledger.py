@@ -14,6 +14,7 @@ import orjson
 from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.expressions import holds
+from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
 from flowctl.engine.protocol import (
     CANCELLED,
     FAILED,
@@ -63,7 +64,7 @@ class Ledger:
         """Keep events and do what they cause."""
         with self.store.transaction():
             for event in events:
-                self._intake(event)
+                self.intake(event)
         self.wake()
 
     def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> str:
@@ -87,7 +88,7 @@ class Ledger:
                 self.store.db.execute(sql.RUN_BEGUN, (sdk_version, job.run_id))
             retry = next((effect for effect in effects if isinstance(effect, Retry)), None)
             for effect in effects:
-                self._effect(run, effect, now)
+                self.carry_out(run, effect, now)
             if retry is not None:
                 self.store.db.execute(sql.RETRY_JOB, (retry.due, retry.attempt, job.id))
             else:
@@ -112,6 +113,8 @@ class Ledger:
                     run = self.store.run(job.run_id)
                     if run is not None and run.ended_at is None:
                         self._end(run, "Cancelled", {}, now)
+                case starts.ABANDONED:
+                    self._abandon(job, now)
                 case starts.CRON:
                     self._tick(job, now)
                 case _:
@@ -131,6 +134,12 @@ class Ledger:
         self.functions.update(functions)
         self.starts.schedule(self.functions.values(), now=now)
 
+    def _abandon(self, job: Job, now: int) -> None:
+        run = self.store.run(job.run_id)
+        if run is not None:
+            message = "The endpoint began a run and reported neither its end nor a step to wait for."
+            self._end(run, "Failed", {"name": "Error", "message": message}, now)
+
     def _tick(self, job: Job, now: int) -> None:
         function = self.functions.get(job.run_id)
         if function is None:
@@ -147,7 +156,7 @@ class Ledger:
             message = "Timed out waiting for invoked function to complete"
             name = "InngestInvokeTimeoutError"
             body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
-        self._step_ended(job.run_id, job.target.removeprefix("invoke:"), body, now)
+        self._step_ended(job.run_id, job.target.removeprefix("invoke:"), orjson.dumps(body), now)
 
     def signal(self, name: str, data: Any, *, now: int) -> str | None:
         """End the oldest step that waits for a signal; answers its run's id, None when none waits."""
@@ -156,7 +165,8 @@ class Ledger:
             if waiting is None:
                 return None
             run_id, step_id = waiting
-            self._step_ended(run_id, step_id, {"data": {"signal": name, "data": data}}, now)
+            body = {"data": {"signal": name, "data": data}}
+            self._step_ended(run_id, step_id, orjson.dumps(body), now)
         self.wake()
         return run_id
 
@@ -182,7 +192,8 @@ class Ledger:
         self.wake()
         return run is not None
 
-    def _intake(self, event: Event) -> None:
+    def intake(self, event: Event) -> None:
+        """`take_in` of one event, inside the caller's transaction."""
         if self.store.event(event.internal_id) is not None:  # a request that its sender repeated
             return
         self.store.put_event(event)
@@ -216,17 +227,18 @@ class Ledger:
         for run_id, step_id, condition in waits:
             run = self.store.run(run_id)
             if run is not None and holds(condition, {"event": run.event, "async": data}):
-                self._step_ended(run_id, step_id, data, event.received_at)
+                self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
 
     def _begin(self, function: Function, event: Event) -> str | None:
         return self.starts.begin(function, [event.to_json()], event.internal_id, event.received_at)
 
-    def _effect(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901, PLR0912 - a flat match
+    def carry_out(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901, PLR0912 - a flat match
+        """One effect, inside the caller's transaction."""
         match effect:
             case Finish(failed=failed, output=output):
                 self._end(run, "Failed" if failed else "Completed", output, now)
-            case Memoize(step_id=step_id, body=body, name=name):
-                self._step_ended(run.run_id, step_id, body, now, began=False, name=name)
+            case Memoize():
+                self._memoize(run, effect, now)
             case Plan(step_id=step_id):
                 if self._pend(run, effect, "plan"):
                     self.store.enqueue(run.run_id, step_id, CALL, now)
@@ -250,6 +262,13 @@ class Ledger:
             case Retry():  # the job itself, which `apply` puts back
                 pass
 
+    def _memoize(self, run: RunRow, effect: Memoize, now: int) -> None:
+        body = orjson.dumps(effect.body)
+        if len(body) > MAX_STEP_BYTES:
+            self._end(run, "Failed", step_overflow(effect.name), now)
+        else:
+            self._step_ended(run.run_id, effect.step_id, body, now, began=False, name=effect.name)
+
     def _pend(
         self,
         run: RunRow,
@@ -270,8 +289,8 @@ class Ledger:
         function = self.functions.get(effect.slug)
         if function is None:
             message = f"could not find function with ID: {effect.slug}"
-            error = {"error": {"message": message, "name": "Error"}}
-            self._step_ended(run.run_id, effect.step_id, error, now, began=False, name=effect.name)
+            error = Memoize(effect.step_id, {"error": {"message": message, "name": "Error"}}, effect.name)
+            self._memoize(run, error, now)
             return
         correlation = f"{run.run_id}.{effect.step_id}"
         meta = {"correlation_id": correlation, "fn_id": effect.slug, "source_fn_id": run.function_id}
@@ -281,16 +300,15 @@ class Ledger:
         self.store.put_event(event)
         if self._begin(function, event) is None:
             message = f"function {effect.slug} is a singleton and runs already"
-            self._step_ended(
-                run.run_id, effect.step_id, {"error": {"name": "Error", "message": message}}, now
-            )
+            body = {"error": {"name": "Error", "message": message}}
+            self._step_ended(run.run_id, effect.step_id, orjson.dumps(body), now)
             return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
 
     def _step_ended(
-        self, run_id: str, step_id: str, body: Any, now: int, *, began: bool = True, name: str = ""
+        self, run_id: str, step_id: str, body: bytes, now: int, *, began: bool = True, name: str = ""
     ) -> None:
-        """Remember a step; call the function again unless its siblings are waited for.
+        """Remember a step's encoded end; call the function again unless its siblings are waited for.
 
         `began` says that it must have been pending: when it no longer is, another was first.
         """
@@ -298,7 +316,7 @@ class Ledger:
         if pending is None and began:
             return
         shown = name or (pending[1] if pending else "")
-        self.store.db.execute(sql.PUT_STEP, (run_id, step_id, orjson.dumps(body), shown, now))
+        self.store.db.execute(sql.PUT_STEP, (run_id, step_id, body, shown, now))
         self.store.db.execute(sql.DELETE_STEP_TIMERS, (run_id, step_id, f"invoke:{step_id}"))
         if pending is None or pending[0] or self.store.pending(run_id) == 0:
             self.store.enqueue(run_id, DISCOVERY, CALL, now)
@@ -317,14 +335,14 @@ class Ledger:
             "_inngest": {"status": status},
         }
         if status == "Completed":
-            self._intake(_made(FINISHED, {**data, "result": output}, now))
+            self.intake(_made(FINISHED, {**data, "result": output}, now))
             return
         if status == "Cancelled":
-            self._intake(_made(CANCELLED, data, now))
+            self.intake(_made(CANCELLED, data, now))
             return
         error = _shown_error(output)
-        self._intake(_made(FAILED, {**data, "error": error, "result": output}, now))
-        self._intake(_made(FINISHED, {**data, "error": error, "result": output}, now))
+        self.intake(_made(FAILED, {**data, "error": error, "result": output}, now))
+        self.intake(_made(FINISHED, {**data, "error": error, "result": output}, now))
 
     def _answer_invoker(self, run: RunRow, status: str, output: Any, now: int) -> None:
         invoker = self.store.db.execute(sql.INVOKED_BY, (run.event_id,)).fetchone()
@@ -337,7 +355,7 @@ class Ledger:
         else:
             body = {"error": _shown_error(output)}
         run_id, step_id = invoker
-        self._step_ended(run_id, step_id, body, now)
+        self._step_ended(run_id, step_id, orjson.dumps(body), now)
 
 
 def _in_time(rule: Mapping[str, Any], run: RunRow, now: int) -> bool:

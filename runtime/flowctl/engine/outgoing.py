@@ -1,4 +1,4 @@
-"""The requests that the engine makes to apps. Pure; the stored JSON of events and steps is passed on unparsed."""
+"""The requests that the engine makes to apps. Pure; stored JSON of events and steps is passed on unparsed."""
 
 from __future__ import annotations
 

@@ -67,7 +67,14 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE jobs ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE runs ADD COLUMN url TEXT;
     """,
+    """
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    INSERT INTO secrets (name, value) VALUES ('run tokens', randomblob(32));
+    """,
 )
+
+READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
+
 
 PUT_APP = """
     INSERT INTO apps (name, url, body, synced_at) VALUES (?, ?, ?, ?)
@@ -142,11 +149,16 @@ UNURGENT_JOBS = """
     ) RETURNING rank, id, run_id, target, kind, attempt, generation
 """
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
+PUT_RETRY = """
+    INSERT INTO jobs (run_id, target, kind, due, rank, attempt) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
+    ON CONFLICT (run_id, target, kind) DO NOTHING
+"""
 REPEAT_JOB = (
     "UPDATE jobs SET taken = 0, again = 0, attempt = 0, due = ?1, rank = ?1 WHERE id = ?2 AND again = 1"
 )
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 DELETE_STEP_TIMERS = "DELETE FROM jobs WHERE run_id = ? AND target IN (?, ?) AND kind <> 'call'"
+DELETE_TIMERS_OF_RUN = "DELETE FROM jobs WHERE run_id = ? AND kind = ?"
 DELETE_RUN_JOBS = "DELETE FROM jobs WHERE run_id = ?"
 RETRY_JOB = "UPDATE jobs SET taken = 0, again = 0, due = ?1, rank = ?1, attempt = ?2 WHERE id = ?3"
 READ_DISPATCH = "SELECT run_id, generation FROM jobs WHERE id = ? AND taken = 1"

@@ -122,6 +122,10 @@ class Store:
             self.db.execute("ROLLBACK")
             raise
 
+    def secret(self, name: str) -> bytes:
+        """A key that was made with the tables."""
+        return self.db.execute(sql.READ_SECRET, (name,)).fetchone()[0]
+
     def put_event(self, event: Event) -> None:
         """Keep an event."""
         row = (

@@ -1,0 +1,126 @@
+"""Runs that an app's own endpoint begins and reports, as the SDKs for durable endpoints do it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from engine_world import served
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from flowctl.engine import Engine, EngineConfig
+from flowctl.engine.executor import now_ms
+from flowctl.engine.protocol import new_ulid
+
+
+class Shop:
+    """An endpoint `/orders/7` whose caller was answered; the engine calls it from the second leg on."""
+
+    def __init__(self, engine: Engine, http: httpx.AsyncClient, listener: socket.socket) -> None:
+        self.engine, self.http, self.asked = engine, http, list[tuple[Request, bytes]]()
+        self.domain = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.run_id, self.answer = new_ulid(now_ms()), Response()
+
+    async def endpoint(self, request: Request) -> Response:
+        self.asked.append((request, await request.body()))
+        return self.answer
+
+    async def begin(self, *steps: dict[str, Any]) -> httpx.Response:
+        request = {
+            "domain": self.domain, "method": "PUT", "path": "/orders/7", "query_params": "a=b",
+            "content_type": "text/plain", "body": "what was sent!", "ip": "", "fn": "",
+        }  # fmt: skip
+        event = {"name": "inngest/http.request", "data": request}
+        body = {"run_id": self.run_id, "event": event, "steps": steps, "retries": 1}
+        return await self.http.post(f"{self.engine.url}/v1/checkpoint", json=body)
+
+    async def report(self, *steps: dict[str, Any]) -> httpx.Response:
+        url = f"{self.engine.url}/v1/checkpoint/{self.run_id}/steps"
+        return await self.http.post(url, json={"run_id": self.run_id, "steps": steps})
+
+    async def run(self) -> Any:
+        return (await self.http.get(f"{self.engine.url}/v1/runs/{self.run_id}")).json()["data"]
+
+    async def output(self, token: str, prefix: str = "/v1/checkpoint") -> httpx.Response:
+        url = f"{self.engine.url}{prefix}/{self.run_id}/output"
+        return await self.http.get(url, params={"token": token})
+
+
+RAN = {"op": "StepRun", "id": "a", "data": 1}
+RESULT = {"status": 201, "headers": {"x-kind": "order", "content-length": "99"}, "body": "made"}
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    async with contextlib.AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=20))
+        engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
+        made = Shop(engine, http, listener)
+        asgi = Starlette(routes=[Route("/orders/7", made.endpoint, methods=["PUT"])])
+        await stack.enter_async_context(served(asgi, listener))
+        yield made
+    listener.close()
+
+
+async def test_an_endpoint_reports_its_run_from_begin_to_end(shop):
+    begun = (await shop.begin(RAN)).json()["data"]
+    assert begun["run_id"] == shop.run_id
+    assert {"fn_id", "app_id", "token", "realtime_token"} <= begun.keys()
+    assert (await shop.report({"op": "RunComplete", "id": "c", "data": RESULT})).status_code == 200
+    run = await shop.run()
+    assert (run["status"], run["output"], run["function_id"]) == ("Completed", RESULT, begun["fn_id"])
+    assert shop.asked == []
+
+
+async def test_a_run_that_waits_goes_on_by_a_repetition_of_its_request(shop):
+    token = (await shop.begin(RAN)).json()["data"]["token"]
+    shop.answer = JSONResponse({"op": "RunComplete", "id": "c", "data": {"data": RESULT}}, 206)
+    await shop.report({"op": "Sleep", "id": "s", "name": "1ms"})
+    answer = await shop.output(token)
+    assert (answer.status_code, answer.text, answer.headers["x-kind"]) == (201, "made", "order")
+    [(request, body)] = shop.asked
+    assert (request.method, request.url.query, body) == ("PUT", "a=b", b"what was sent!")
+    assert request.headers["x-run-id"] == shop.run_id
+    assert request.headers["x-inngest-signature"] == ""
+    stored = await shop.http.get(f"{shop.engine.url}/v0/runs/{shop.run_id}/actions")
+    assert stored.json() == {"a": {"data": 1}, "s": None}
+
+
+async def test_a_step_that_failed_is_retried_by_the_engine(shop):
+    token = (await shop.begin(RAN)).json()["data"]["token"]
+    shop.answer = JSONResponse([{"op": "RunComplete", "id": "c", "data": RESULT}], 206)
+    error = {"name": "E", "message": "later", "retryAfter": "0"}
+    await shop.report({"op": "StepError", "id": "b", "error": error})
+    assert (await shop.output(token, "/v1/http/runs")).text == "made"
+
+
+async def test_a_failing_answer_is_a_failed_run(shop):
+    await shop.begin(RAN)
+    await shop.report({"op": "RunComplete", "id": "c", "data": {"status": 500, "body": "no"}})
+    assert (await shop.run())["status"] == "Failed"
+
+
+async def test_reports_that_are_repeated_change_nothing(shop):
+    await shop.begin(RAN)
+    assert (await shop.begin(RAN)).status_code == 409
+    done = {"op": "RunComplete", "id": "c", "data": RESULT}
+    assert [(await shop.report(done)).status_code for _ in range(2)] == [200, 200]
+    assert (await shop.run())["output"] == RESULT
+
+
+async def test_what_is_unknown_or_malformed_is_refused_with_the_reason(shop):
+    assert (await shop.report(RAN)).status_code == 404
+    assert (await shop.output("no.token.this")).status_code == 401
+    url = f"{shop.engine.url}/v1/checkpoint"
+    answer = await shop.http.post(url, json={"run_id": "7"})
+    assert (answer.status_code, answer.json()["error"]) == (400, "Invalid request body: '7' is no run id")
+    assert (await shop.http.post(url, content=b"{")).status_code == 400
