@@ -223,6 +223,27 @@ class RunResult(Generic[Out]):
             }
         return shown
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, workflow_id: str) -> RunResult[Any]:
+        """The result of its JSON form, which leaves the state out."""
+        error, records = data.get("error"), dict(data.get("steps") or {})
+        records.pop("input", None)
+        return RunResult(
+            status=data["status"],
+            run_id=data["runId"],
+            workflow_id=workflow_id,
+            input=data.get("input"),
+            result=data.get("result"),
+            error=RunError.from_json(error) if error else None,
+            steps={key: StepResult.from_json(record) for key, record in records.items()},
+            suspended=list(data.get("suspended") or []),
+            suspend_payload=dict(data.get("suspendPayload") or {}),
+            resume_labels=dict(data.get("resumeLabels") or {}),
+            state=dict(data.get("state") or {}),
+            step_execution_path=list(data.get("stepExecutionPath") or []),
+            raw_result=data.get("result"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
@@ -256,6 +277,18 @@ class StoredRun:
             "createdAt": self.created_at,
             "updatedAt": self.updated_at,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StoredRun:
+        """The run of its JSON form."""
+        return cls(
+            workflow_id=data["workflowName"],
+            run_id=data["runId"],
+            resource_id=data.get("resourceId"),
+            created_at=data["createdAt"],
+            updated_at=data["updatedAt"],
+            snapshot=Snapshot.from_json(data["snapshot"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)

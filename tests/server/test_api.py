@@ -3,54 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
-from typing import Any
 
-import httpx
 import pytest
-from pydantic import BaseModel
-
-from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
-from tests.conftest import served
-
-
-class Counter(BaseModel):
-    value: int
-
-
-async def increment(ctx: StepContext[Counter]) -> Counter:
-    return Counter(value=ctx.input_data.value + 1)
-
-
-async def ask(ctx: StepContext[Counter, dict[str, int]]) -> Counter:
-    if ctx.resume_data is None:
-        await ctx.suspend({"ask": "how much?"})
-    return Counter(value=ctx.input_data.value + ctx.resume_data["add"])
-
-
-def make_app() -> App:
-    step = create_step(id="increment", input_schema=Counter, output_schema=Counter, execute=increment)
-    asking = create_step(id="ask", input_schema=Counter, output_schema=Counter, execute=ask)
-    loop = create_workflow(id="counter", input_schema=Counter, output_schema=Counter)
-    loop.dountil(step, lambda ctx: ctx.input_data.value >= 10).commit()
-    talk = create_workflow(id="talk", input_schema=Counter, output_schema=Counter).then(asking).commit()
-    return App(workflows=[loop, talk], storage=SQLiteStorage(":memory:"))
-
-
-@pytest.fixture
-async def http() -> Any:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    app = make_app()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with served(app.asgi, listener), httpx.AsyncClient(base_url=url, timeout=30) as client:
-        yield client
-    await app.stop()
 
 
 async def test_workflows_are_listed_by_id_with_schemas_and_graph(http) -> None:
     listed = (await http.get("/api/workflows")).json()
-    assert list(listed) == ["counter", "talk"]
+    assert list(listed) == ["counter", "talk", "slow"]
     assert json.loads(listed["counter"]["inputSchema"])["json"]["properties"]["value"] == {
         "title": "Value", "type": "integer",
     }  # fmt: skip

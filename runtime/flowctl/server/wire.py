@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -31,7 +31,7 @@ class StartRun(Body):
 
     input_data: Any = None
     initial_state: dict[str, Any] | None = None
-    request_context: dict[str, Any] | None = None
+    request_context: Mapping[str, Any] | None = None
     resource_id: str | None = None
     per_step: bool = False
     close_on_suspend: bool = True
@@ -40,20 +40,20 @@ class StartRun(Body):
 class ResumeRun(Body):
     """How a suspended run goes on."""
 
-    step: str | list[str] | None = None
+    step: str | Sequence[str] | None = None
     label: str | None = None
     resume_data: Any = None
-    request_context: dict[str, Any] | None = None
+    request_context: Mapping[str, Any] | None = None
     for_each_index: int | None = None
 
 
 class TimeTravel(Body):
     """Where a run goes back to, and what is different there."""
 
-    step: str | list[str]
+    step: str | Sequence[str]
     input_data: Any = None
     resume_data: Any = None
-    context: dict[str, dict[str, Any]] | None = None
+    context: Mapping[str, Mapping[str, Any]] | None = None
     initial_state: dict[str, Any] | None = None
     per_step: bool = False
 
@@ -134,6 +134,13 @@ def run_json(run: StoredRun, fields: set[str] | None = None) -> dict[str, Any]:
         "status": run.status,
     }
     return identity | {key: value for key, value in detail.items() if fields is None or key in fields}
+
+
+def stored_run(detail: Mapping[str, Any]) -> StoredRun:
+    """The run of what `run_json` made of it."""
+    context = {**detail.get("steps", {}), "input": detail.get("payload")}
+    snapshot = {**detail, "context": context, "value": detail.get("initialState")}
+    return StoredRun.from_json({**detail, "snapshot": snapshot})
 
 
 def dump(value: Mapping[str, Any] | list[Any]) -> bytes:
