@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,6 @@ import httpx
 from flowctl.errors import FlowctlError
 
 CONNECT_SECONDS = 5.0
-CONFLICT, NOT_FOUND = 409, 404
 
 
 class ServerUnreachableError(FlowctlError):
@@ -27,6 +26,10 @@ class RefusedError(FlowctlError):
 
     code = "REFUSED"
     exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Client:
         _check(answer.status_code, answer.content)
         return answer.json()
 
-    async def events(self, path: str, body: Any, **query: str) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, path: str, body: Any, **query: str) -> AsyncGenerator[dict[str, Any]]:
         """The events of a streaming call, as they come."""
         headers = {"accept": "application/x-ndjson"}
         try:
@@ -77,4 +80,4 @@ def _check(status: int, content: bytes) -> None:
         message = str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):
         message = f"The server answered {status}."
-    raise RefusedError(message)
+    raise RefusedError(message, status=status)

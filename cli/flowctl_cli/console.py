@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from typing import Any, TextIO
+from collections.abc import Generator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TextIO
 
-STYLES = {"dim": "2", "red": "31", "green": "32", "yellow": "33", "bold": "1"}
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {"dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1"}
+COLUMN_GAP = "  "
 
 
 def style(text: str, name: str, *, stream: TextIO | None = None) -> str:
     """The text in a colour, where the stream is a terminal that wants colours."""
     target = sys.stderr if stream is None else stream
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not target.isatty()
-    return text if plain else f"\x1b[{STYLES[name]}m{text}\x1b[0m"
+    return text if not wants_colour(target) else f"\x1b[{STYLES[name]}m{text}\x1b[0m"
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours, and the user has not said NO_COLOR."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def is_live() -> bool:
+    """Whether people watch stderr on a terminal that can be redrawn."""
+    return os.environ.get("TERM") != "dumb" and sys.stderr.isatty()
+
+
+def is_interactive() -> bool:
+    """Whether somebody is there to answer questions."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def say(text: str = "") -> None:
@@ -24,12 +45,68 @@ def say(text: str = "") -> None:
 
 
 def result(value: Any, *, indent: int | None = None) -> None:
-    """JSON for programs (and people), alone on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
-    sys.stdout.flush()
+    """JSON for programs, alone on stdout."""
+    text(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def shown(value: Any) -> None:
+    """JSON on stdout as its reader likes it: one line in a pipe, indented and coloured on a terminal."""
+    stdout = _stdout()
+    if not stdout.isatty():
+        result(value)
+        return
+    from rich.console import Console  # noqa: PLC0415 - pipes need no colours
+
+    console = Console(file=stdout, no_color=not wants_colour(stdout))
+    console.print_json(data=value, ensure_ascii=False)
 
 
 def text(lines: str) -> None:
     """Plain output, alone on stdout."""
-    sys.stdout.write(f"{lines}\n")
-    sys.stdout.flush()
+    stdout = _stdout()
+    stdout.write(f"{lines}\n")
+    stdout.flush()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns on stdout; on a terminal the last one is cut to fit."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    stdout = _stdout()
+    room = os.get_terminal_size(stdout.fileno()).columns if stdout.isatty() else None
+    for number, row in enumerate([head, *rows]):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        line = cut(COLUMN_GAP.join(cells).rstrip(), room)
+        text(line if number else style(line, "dim", stream=stdout))
+
+
+def cut(line: str, room: int | None) -> str:
+    """A line that fits into so many columns."""
+    return line if room is None or len(line) <= room else f"{line[: room - 1]}…"
+
+
+def brief(value: Any, *, room: int = 100) -> str:
+    """A value on one line: JSON, shortened; nothing for None."""
+    if value is None:
+        return ""
+    line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return cut(" ".join(line.split()), room)
+
+
+@cache
+def people() -> Console:
+    """The terminal that people read, for live views."""
+    from rich.console import Console  # noqa: PLC0415 - only live views need it
+
+    return Console(stderr=True, no_color=not wants_colour(sys.stderr), highlight=False)
+
+
+@contextlib.contextmanager
+def users_prints_aside() -> Generator[None]:
+    """Send what the user's code prints in this process to stderr: stdout has the result alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _stdout() -> TextIO:
+    """The process's own stdout, also while the user's prints are sent aside."""
+    return sys.__stdout__ or sys.stdout

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
+from tests.cli import warm
+
 FLOWCTL = [sys.executable, "-m", "flowctl"]
 START_SECONDS = 60
 
 
 def flowctl(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        [*FLOWCTL, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False, **options
-    )
+    return warm.run(list(arguments), cwd=cwd, **options)
 
 
 @pytest.fixture

@@ -1,131 +1,165 @@
-"""`flowctl invoke`: run a workflow, show its steps, print its result."""
+"""`flowctl invoke`: run a workflow or a function, show its steps, print its result."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from pathlib import Path
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from flowctl.errors import ConfigurationError
-from flowctl_cli.client import Client, RefusedError
-from flowctl_cli.console import result, say
-from flowctl_cli.dev_lock import dev_url
-from flowctl_cli.options import AppName, Dir, EnvFile, Json, Url
-from flowctl_cli.progress import Progress
-from flowctl_cli.project import find_project, load_app, load_environment
+from flowctl.errors import ConfigurationError, FlowctlError, ValidationError
+from flowctl_cli.backend import Backend, NoSuchError, RunRef, Where, chosen, connected
+from flowctl_cli.client import RefusedError
+from flowctl_cli.console import is_interactive, result, say, shown
+from flowctl_cli.follow import finish, follow
+from flowctl_cli.forms import as_option, ask, example, parsed_schema
+from flowctl_cli.functions import engine_at, engine_of
+from flowctl_cli.options import AppName, Context, Data, Dir, EnvFile, Json, Local, PerStep, Url, given
+from flowctl_cli.progress import waiting
+from flowctl_cli.project import find_project
+from flowctl_cli.tracebacks import say_error
 
-EXIT_CODES = {"success": 0, "failed": 1, "canceled": 1, "suspended": 5, "paused": 5}
+FUNCTION_PREFIX = "workflow."
 
 
 def command(
-    workflow: Annotated[str | None, typer.Argument(help="Not needed when the app has one workflow.")] = None,
-    data: Annotated[str, typer.Option("--data", "-d", help="JSON, @file or - for stdin.")] = "null",
-    url: Url = None,
-    local: Annotated[bool, typer.Option("--local", help="Run in this process, without a server.")] = False,
+    workflow: Annotated[
+        str | None, typer.Argument(metavar="[WORKFLOW]", help="May be left out when the app has one.")
+    ] = None,
+    data: Data = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The initial state: JSON, @file, or -.")
+    ] = None,
+    context: Context = None,
+    resource_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whose run it is, for example a user's id.")
+    ] = None,
+    per_step: PerStep = False,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")] = False,
     as_json: Json = False,
+    url: Url = None,
+    local: Local = False,
     directory: Dir = None,
     app: AppName = None,
     env_file: EnvFile = None,
 ) -> int:
     """Run a workflow and show its steps as they happen; the result is printed as JSON.
 
-    Exit codes: 0 success, 1 failed or canceled, 2 wrong usage or input, 4 no server, 5 suspended.
+    WORKFLOW may be the id of an Inngest function too. Without a dev server, a workflow runs in this
+    process. On a terminal, missing input and answers to suspended steps are asked for.
+
+    Exit codes: 0 success, 1 failed or canceled, 2 wrong usage or input, 3 the app cannot be loaded,
+    4 no server, 5 suspended or paused, 130 interrupted.
 
     Examples:
 
       flowctl invoke --data '{"value": 5}'
 
       flowctl invoke increment-workflow --data @input.json --local
+
+      flowctl invoke send-welcome-email --data '{"email": "ada@example.com"}'
     """
-    given = parsed(data)
-    if isinstance(given, dict) and set(given) == {"data"} and "inputData" in (given["data"] or {}):
-        inner = json.dumps(given["data"]["inputData"])
-        raise ConfigurationError(f"--data is the workflow's input itself: --data '{inner}'")
-    project = find_project(directory)
-    if local:
-        load_environment(project, env_file)
-        loaded = load_app(project, app)
-        loaded.app.engine = "local"
-        return asyncio.run(_run_local(loaded.app, workflow, given, as_json=as_json))
-    return asyncio.run(_run_remote(url or dev_url(project), workflow, given, detach=detach, as_json=as_json))
+    body = {
+        "inputData": _without_envelope(given(data)),
+        "initialState": given(state, "--state"),
+        "requestContext": given(context, "--context"),
+        "resourceId": resource_id,
+        "perStep": per_step,
+    }
+    where = Where(url, local, directory, app, env_file)
+    name = workflow.removeprefix(FUNCTION_PREFIX) if workflow else None
+    return asyncio.run(_invoke(where, name, body, asking=data is None, detach=detach, as_json=as_json))
 
 
-async def _run_remote(url: str, name: str | None, given: Any, *, detach: bool, as_json: bool) -> int:
-    client = Client(url)
-    try:
-        id = _chosen(list(await client.call("GET", "/workflows")), name)
-        path = f"/workflows/{id}"
-        run_id = str((await client.call("POST", f"{path}/create-run", {}))["runId"])
+async def _invoke(
+    where: Where, name: str | None, body: dict[str, Any], *, asking: bool, detach: bool, as_json: bool
+) -> int:
+    async with connected(where, or_here=True) as backend:
+        workflows = await backend.workflows()
+        if name is not None and name not in workflows:
+            return await _invoke_function(
+                backend, where, name, list(workflows), body["inputData"], detach=detach
+            )
+        id = chosen(workflows, name)
+        if asking:
+            body["inputData"] = _asked(workflows[id])
+        run = await backend.create_run(id, resource_id=body["resourceId"])
+        async with _forgotten_if_refused(backend, run, workflows[id]):
+            if detach:
+                return await _begin(backend, where, run, body)
+            ended = await follow(backend, run, workflows[id], backend.start(run, body))
+        return await finish(backend, run, workflows[id], ended, as_json=as_json)
+
+
+async def _begin(backend: Backend, where: Where, run: RunRef, body: Mapping[str, Any]) -> int:
+    if where.local:
+        raise ConfigurationError("--detach needs a server: with --local the run would end with this process.")
+    await backend.begin(run, body)
+    result({"runId": run.run_id})
+    say(f"watch it: flowctl runs watch {run.run_id}")
+    return 0
+
+
+async def _invoke_function(
+    backend: Backend, where: Where, name: str, workflows: list[str], data: Any, *, detach: bool
+) -> int:
+    functions = [str(function["id"]) for function in await backend.functions()]
+    if name not in functions:
+        own = [id for id in functions if not id.startswith(FUNCTION_PREFIX)]
+        raise NoSuchError("workflow or function", name, [*workflows, *own])
+    async with engine_at(engine_of(find_project(where.directory))) as engine:
+        event_id = await engine.invoke(await engine.slug_of(name), data or {})
         if detach:
-            await client.call("POST", f"{path}/start", {"inputData": given}, runId=run_id)
-            result({"runId": run_id})
+            result({"eventId": event_id})
             return 0
-        progress = Progress()
-        async for event in client.events(f"{path}/stream", {"inputData": given}, runId=run_id):
-            progress.show(event)
-        progress.end(id, run_id)
-        run = await client.call("GET", f"{path}/runs/{run_id}")
-        return _report(run, as_json=as_json)
-    finally:
-        await client.close()
+        with waiting(f"{name} runs on {engine.url}"):
+            run = await engine.ended_run(event_id)
+    if run.status == "completed":
+        shown(run.output)
+        return 0
+    say(f"{name} {run.status} {run.run_id}")
+    say_error(run.output if isinstance(run.output, dict) else {"message": str(run.output)})
+    return 1
 
 
-async def _run_local(app: Any, name: str | None, given: Any, *, as_json: bool) -> int:
-    from flowctl.server.wire import run_json  # noqa: PLC0415 - only local runs need it
+def _without_envelope(data: Any) -> Any:
+    if isinstance(data, dict) and set(data) == {"data"} and isinstance(data["data"], dict):
+        inner = data["data"].get("inputData", ...)
+        if inner is not ...:
+            raise ConfigurationError(
+                "That is the form of Inngest's dashboard. Here --data is the workflow's input itself: "
+                f"--data {as_option(inner)}"
+            )
+    return data
 
-    id = _chosen(list(app.workflows), name)
+
+def _asked(workflow: Mapping[str, Any]) -> Any:
+    """The input, asked for on a terminal; nothing elsewhere, which the schema may refuse."""
+    schema = parsed_schema(workflow.get("inputSchema"))
+    if schema is None or not is_interactive():
+        return None
+    say(f"Input of {workflow['name']}:")
+    return ask(schema)
+
+
+@contextlib.asynccontextmanager
+async def _forgotten_if_refused(
+    backend: Backend, run: RunRef, workflow: Mapping[str, Any]
+) -> AsyncGenerator[None]:
+    """Where the input does not fit: keep no run that never began, and say what would fit."""
     try:
-        run = await app.get_workflow(id).create_run()
-        progress, stream = Progress(), run.stream(given)
-        async for event in stream:
-            progress.show(event.to_json())
-        progress.end(id, run.run_id)
-        stored = await app.get_workflow(id).get_workflow_run_by_id(run.run_id)
-        return _report(run_json(stored), as_json=as_json)
-    finally:
-        await app.stop()
+        yield
+    except (ValidationError, RefusedError) as err:
+        await backend.delete(run)
+        schema = parsed_schema(workflow.get("inputSchema"))
+        if schema is None or "Invalid input data" not in str(err):
+            raise
+        raise InputError(f"{err}\nThe input looks like this: --data {as_option(example(schema))}") from err
 
 
-def _report(run: dict[str, Any], *, as_json: bool) -> int:
-    status = str(run["status"])
-    if as_json:
-        result(run)
-    elif status == "success":
-        result(run.get("result"))
-    elif status == "failed":
-        error = run.get("error") or {}
-        say(f"{error.get('stack') or ''}{error.get('name', 'Error')}: {error.get('message', '')}")
-    elif status == "suspended":
-        waiting = ", ".join(run.get("suspendedPaths") or {})
-        say(f"Suspended at {waiting}. Go on with POST /api/workflows/…/resume?runId={run['runId']}.")
-    return EXIT_CODES.get(status, 1)
+class InputError(FlowctlError):
+    """The input does not fit the workflow's schema."""
 
-
-def _chosen(known: list[str], name: str | None) -> str:
-    listed = ", ".join(known) or "none"
-    if name is None:
-        if len(known) == 1:
-            return known[0]
-        raise ConfigurationError(f"Which workflow? There are: {listed}.")
-    if name not in known:
-        raise RefusedError(f"There is no workflow {name!r}. There are: {listed}.")
-    return name
-
-
-def parsed(data: str) -> Any:
-    """What an option says: JSON itself, `@file`, or `-` for stdin."""
-    try:
-        if data == "-":
-            data = sys.stdin.read()
-        elif data.startswith("@"):
-            data = Path(data[1:]).read_text()
-        return json.loads(data)
-    except json.JSONDecodeError as err:
-        raise ConfigurationError(f"--data is no valid JSON: {err}.") from err
-    except OSError as err:
-        raise ConfigurationError(f"--data: cannot read {data[1:]!r}: {err.strerror}.") from err
+    exit_code = 2

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from flowctl_cli.console import result, say, text
-from flowctl_cli.options import AppName, Dir, EnvFile, Json
+import asyncio
+from typing import Any
+
+from flowctl_cli.backend import Where, connected
+from flowctl_cli.console import result, say, style, table, users_prints_aside
+from flowctl_cli.options import AppName, Dir, EnvFile, Json, Url
 from flowctl_cli.project import find_project, load_app, load_environment
 
 
 def command(
-    as_json: Json = False, directory: Dir = None, app: AppName = None, env_file: EnvFile = None
+    as_json: Json = False,
+    url: Url = None,
+    directory: Dir = None,
+    app: AppName = None,
+    env_file: EnvFile = None,
 ) -> None:
-    """Show the project's workflows and functions.
+    """Show the project's workflows and functions, and how its app was found; with --url, a server's.
+
+    Exit codes: 0 shown, 3 the app cannot be loaded, 4 no server.
 
     Examples:
 
@@ -18,20 +28,47 @@ def command(
 
       flowctl list --json
     """
-    project = find_project(directory)
-    load_environment(project, env_file)
-    loaded = load_app(project, app)
-    found = loaded.app
-    workflows = [
-        {"id": w.id, "description": w.description, "steps": list(w.steps), "engine": found.engine_for(w)}
-        for w in found.workflows.values()
-    ]
-    functions = [{"id": function.local_id, "name": function.name} for function in loaded.app.functions]
+    where = Where(url, False, directory, app, env_file)
+    found = asyncio.run(_served(where)) if url else _loaded(where)
     if as_json:
-        result({"app": loaded.name, "source": loaded.source, "workflows": workflows, "functions": functions})
+        result(found)
         return
-    say(f"app {loaded.name} (from {loaded.source})")
-    for workflow in found.workflows.values():
-        text(f"workflow  {workflow.id}  [{' → '.join(workflow.steps)}]  on {found.engine_for(workflow)}")
-    for function in functions:
-        text(f"function  {function['id']}")
+    say(style(f"app {found['app']} (from {found['source']})", "dim"))
+    table(
+        ["KIND", "ID", "STEPS", "DESCRIPTION"],
+        [*map(_workflow, found["workflows"]), *map(_function, found["functions"])],
+    )
+
+
+def _loaded(where: Where) -> dict[str, Any]:
+    project = find_project(where.directory)
+    load_environment(project, where.env_file)
+    with users_prints_aside():
+        loaded = load_app(project, where.app)
+    app = loaded.app
+    workflows = [
+        {"id": w.id, "description": w.description, "steps": list(w.steps), "engine": app.engine_for(w)}
+        for w in app.workflows.values()
+    ]
+    functions = [{"id": function.local_id, "name": function.name} for function in app.functions]
+    return {"app": loaded.name, "source": loaded.source, "workflows": workflows, "functions": functions}
+
+
+async def _served(where: Where) -> dict[str, Any]:
+    async with connected(where) as backend:
+        workflows = await backend.workflows()
+        functions = await backend.functions()
+    shown = [
+        {"id": id, "description": w.get("description"), "steps": list(w["steps"])}
+        for id, w in workflows.items()
+    ]
+    own = [function for function in functions if not str(function["id"]).startswith("workflow.")]
+    return {"app": where.url, "source": "--url", "workflows": shown, "functions": own}
+
+
+def _workflow(workflow: dict[str, Any]) -> list[str]:
+    return ["workflow", workflow["id"], " → ".join(workflow["steps"]), workflow["description"] or ""]
+
+
+def _function(function: dict[str, Any]) -> list[str]:
+    return ["function", function["id"], "", "" if function["name"] == function["id"] else function["name"]]

@@ -1,0 +1,64 @@
+"""The user's tracebacks without our frames: whole from their first line on, and nothing of ours."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flowctl
+from flowctl_cli.console import say, style
+
+_OURS = (str(Path(flowctl.__file__).parent), str(Path(__file__).parent))
+_CARRIERS = ("/asyncio/", "/concurrent/futures/", "/threading.py")
+_FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line \d+')
+_HEAD = "Traceback (most recent call last)"
+
+
+def without_ours(stack: str) -> str:
+    """A traceback's text without flowctl's frames, nor those of tasks and threads before the user's."""
+    kept: list[str] = []
+    skipping = begun = False
+    for line in stack.splitlines():
+        frame = _FRAME.match(line)
+        if frame is not None:
+            skipping = _is_ours(frame["file"], begun=begun)
+            begun = begun or not skipping
+        elif not line.startswith("    "):
+            skipping, begun = False, begun and _HEAD not in line
+        if not skipping:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _is_ours(file: str, *, begun: bool) -> bool:
+    return file.startswith(_OURS) or (not begun and any(part in file for part in _CARRIERS))
+
+
+def say_error(error: Mapping[str, Any]) -> None:
+    """An error as data: with the user's traceback where it is known."""
+    if error.get("stack"):
+        say(without_ours(str(error["stack"])).rstrip())
+        return
+    say(style(f"{error.get('name', 'Error')}: {error.get('message', '')}", "red"))
+
+
+def show_logs() -> None:
+    """Print warnings and errors on stderr, unless the app has set up logging; of frames, the user's alone."""
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(_Shown())
+
+
+class _Shown(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _UsersFrames().format(record)
+
+
+class _UsersFrames(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
+        return without_ours(super().formatException(ei))

@@ -1,0 +1,235 @@
+"""Commands about runs: in this process and on a server, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import FLOWCTL, flowctl, result_of
+from tests.cli.terminal import Terminal
+
+TEA = '{"item": "tea"}'
+YES = '{"approved": true}'
+ENDLESS_SECONDS = 30
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    """A project whose storage is empty."""
+    return Path(shutil.copytree(Path(__file__).parent / "orders", tmp_path / "orders"))
+
+
+def suspended(orders: Path) -> str:
+    run = flowctl("invoke", "order", "--local", "--json", "--data", TEA, cwd=orders)
+    assert run.returncode == 5, run.stderr
+    return str(result_of(run)["runId"])
+
+
+def test_a_suspended_run_says_what_it_asks_and_how_it_goes_on(orders: Path) -> None:
+    run = flowctl("invoke", "order", "--local", "--data", TEA, cwd=orders)
+    assert run.returncode == 5
+    assert 'review.approve waits for an answer: {"question": "May tea be ordered?"}' in run.stderr
+    command = run.stderr.strip().splitlines()[-1].split("flowctl ")[1]
+    assert command.endswith("--step review.approve --data '{\"approved\": true}'")
+
+
+def test_resume_goes_on_by_the_first_letters_of_the_run(orders: Path) -> None:
+    run = flowctl("resume", suspended(orders)[:8], "--local", "--data", YES, cwd=orders)
+    assert (run.returncode, json.loads(run.stdout)) == (0, {"approved": True})
+
+
+def test_data_that_does_not_fit_leaves_the_run_suspended(orders: Path) -> None:
+    id = suspended(orders)
+    run = flowctl("resume", id, "--local", "--data", '{"approved": "perhaps"}', cwd=orders)
+    assert (run.returncode, "approved: Input should be a valid boolean" in run.stderr) == (2, True)
+    shown = result_of(flowctl("runs", "show", id, "--local", "--json", cwd=orders))
+    assert shown["status"] == "suspended"
+
+
+def test_a_run_that_is_not_suspended_is_not_resumed(orders: Path) -> None:
+    id = suspended(orders)
+    flowctl("cancel", id, "--local", cwd=orders)
+    run = flowctl("resume", id, "--local", "--data", YES, cwd=orders)
+    assert (run.returncode, "is not suspended: it is canceled" in run.stderr) == (2, True)
+
+
+def test_stdout_has_the_result_alone_whatever_the_steps_print(orders: Path) -> None:
+    run = flowctl("invoke", "squares", "--local", cwd=orders)
+    assert (run.returncode, run.stdout) == (0, "14\n")
+    assert "printed by a step" in run.stderr
+    assert "square 3/3" in run.stderr
+
+
+def test_a_failed_run_shows_the_users_traceback_and_none_of_ours(orders: Path) -> None:
+    run = flowctl("invoke", "broken", "--local", cwd=orders)
+    assert run.returncode == 1
+    files = [line.split('"')[1] for line in run.stderr.splitlines() if line.lstrip().startswith("File ")]
+    assert files == [str(orders / "app.py")]
+    assert "KeyError: 'tea'" in run.stderr
+
+
+def test_input_that_does_not_fit_says_what_would_and_keeps_no_run(orders: Path) -> None:
+    run = flowctl("invoke", "order", "--local", "--data", "{}", cwd=orders)
+    assert (run.returncode, "item: Field required" in run.stderr) == (2, True)
+    assert """--data '{"item": "…"}'""" in run.stderr
+    assert result_of(flowctl("runs", "--local", "--json", cwd=orders))["total"] == 0
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_way_out(orders: Path) -> None:
+    run = flowctl("invoke", "squares", "--url", "http://127.0.0.1:9", cwd=orders)
+    assert (run.returncode, "Is `flowctl dev` running?" in run.stderr) == (4, True)
+
+
+def test_runs_are_listed_by_status(orders: Path) -> None:
+    id = suspended(orders)
+    flowctl("invoke", "squares", "--local", cwd=orders)
+    listed = result_of(flowctl("runs", "list", "--status", "suspended", "--local", "--json", cwd=orders))
+    assert [run["runId"] for run in listed["runs"]] == [id]
+
+
+def test_a_run_is_shown_with_its_steps_and_its_question(orders: Path) -> None:
+    shown = flowctl("runs", "show", suspended(orders), "--local", cwd=orders)
+    assert "⏸ review.approve" in shown.stderr
+    assert "flowctl resume" in shown.stderr
+
+
+def test_time_travel_runs_again_from_a_step_on(orders: Path) -> None:
+    id = result_of(flowctl("invoke", "squares", "--local", "--json", cwd=orders))["runId"]
+    again = flowctl("time-travel", id, "--step", "total", "--data", "[4, 5]", "--local", cwd=orders)
+    assert (again.returncode, again.stdout) == (0, "9\n")
+
+
+def test_a_step_that_is_not_there_is_named_with_one_that_is(orders: Path) -> None:
+    id = suspended(orders)
+    run = flowctl("time-travel", id, "--step", "review.aprove", "--local", cwd=orders)
+    assert (run.returncode, "Did you mean 'review.approve'?" in run.stderr) == (2, True)
+
+
+def test_a_run_is_deleted_only_when_that_is_confirmed(orders: Path) -> None:
+    id = suspended(orders)
+    assert flowctl("runs", "delete", id, "--local", cwd=orders).returncode == 2
+    assert flowctl("runs", "delete", id, "--yes", "--local", cwd=orders).returncode == 0
+    gone = flowctl("runs", "show", id, "--local", cwd=orders)
+    assert (gone.returncode, "flowctl runs" in gone.stderr) == (2, True)
+
+
+def test_a_killed_run_is_restarted(orders: Path) -> None:
+    process = subprocess.Popen(
+        [*FLOWCTL, "invoke", "endless", "--local"], cwd=orders, stderr=subprocess.PIPE, text=True
+    )
+    id = _when_listed(orders, "running")
+    process.kill()
+    process.communicate()
+    (orders / "app.py").write_text(
+        (orders / "app.py").read_text().replace("await asyncio.Event().wait()", "return")
+    )
+    run = flowctl("restart", id, "--local", cwd=orders)
+    assert (run.returncode, run.stdout) == (0, "null\n")
+
+
+def test_ctrl_c_says_that_the_run_can_go_on(orders: Path) -> None:
+    process = subprocess.Popen(
+        [*FLOWCTL, "invoke", "endless", "--local"], cwd=orders, stderr=subprocess.PIPE, text=True
+    )
+    id = _when_listed(orders, "running")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=ENDLESS_SECONDS)
+    assert process.returncode == 130
+    assert f"flowctl restart {id} --local" in errors
+
+
+def _when_listed(orders: Path, status: str) -> str:
+    for _ in range(ENDLESS_SECONDS):
+        listed = result_of(flowctl("runs", "--status", status, "--local", "--json", cwd=orders))
+        if listed["runs"]:
+            return str(listed["runs"][0]["runId"])
+    raise AssertionError(f"no run was {status}")
+
+
+def test_on_a_terminal_input_and_answers_are_asked_for(orders: Path, tmp_path: Path) -> None:
+    with (tmp_path / "result").open("w+") as stdout:
+        terminal = Terminal("invoke", "order", "--local", cwd=orders, stdout=stdout.fileno())
+        terminal.answer("item (string)", "tea")
+        terminal.answer("amount (integer, optional) [1]", "many")
+        terminal.answer("Type integer in JSON", "2")
+        terminal.answer("size (small/large, optional) [small]", "")
+        terminal.answer("Resume it now?", "y")
+        terminal.answer("approved", "y")
+        code = terminal.end()
+        stdout.seek(0)
+        assert (code, json.load(stdout)) == (0, {"approved": True})
+
+
+def test_a_terminal_shows_a_tree_that_fits_it(orders: Path) -> None:
+    terminal = Terminal("invoke", "squares", "--local", cwd=orders, columns=40)
+    assert terminal.end() == 0
+    tree = terminal.plain[terminal.plain.rindex("✓ numbers") :].splitlines()
+    assert [line.split()[:2] for line in tree[:3]] == [["✓", "numbers"], ["✓", "square"], ["✓", "total"]]
+    assert all(len(line) <= 40 for line in tree[:3])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The project while `flowctl dev` serves it with the embedded engine."""
+    project = tmp_path_factory.mktemp("served") / "orders"
+    shutil.copytree(Path(__file__).parent / "orders", project)
+    arguments = [*FLOWCTL, "dev", "--port", "0", "--engine-port", "0", "--engine", "embedded"]
+    process = subprocess.Popen(arguments, cwd=project, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ready in" in line:
+            break
+    yield project
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=ENDLESS_SECONDS)
+
+
+def test_invoke_runs_on_the_dev_server(served: Path) -> None:
+    run = flowctl("invoke", "doubled", "--data", "21", cwd=served)
+    assert (run.returncode, run.stdout) == (0, "42\n"), run.stderr
+
+
+def test_invoke_runs_a_function_and_prints_what_it_returned(served: Path) -> None:
+    run = flowctl("invoke", "greet", "--data", '{"name": "Ada"}', cwd=served)
+    assert (run.returncode, run.stdout) == (0, '"Hello, Ada!"\n'), run.stderr
+
+
+def test_a_function_that_fails_fails_the_command(served: Path) -> None:
+    run = flowctl("invoke", "greet", "--data", "{}", cwd=served)
+    assert (run.returncode, "KeyError" in run.stderr) == (1, True), run.stderr
+
+
+def test_send_says_which_functions_an_event_begins(served: Path) -> None:
+    sent = flowctl("send", "user/came", "--data", '{"name": "Ada"}', cwd=served)
+    assert (sent.returncode, "it begins orders-greet" in sent.stderr) == (0, True), sent.stderr
+    assert len(json.loads(sent.stdout)["ids"]) == 1
+    missed = flowctl("send", "user/cane", cwd=served)
+    assert "Did you mean 'user/came'?" in missed.stderr
+
+
+def test_a_run_is_started_watched_resumed_and_canceled_on_a_server(served: Path) -> None:
+    id = result_of(flowctl("invoke", "order", "--detach", "--data", TEA, cwd=served))["runId"]
+    watched = flowctl("runs", "watch", id, "--json", cwd=served)
+    events: list[Any] = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert (watched.returncode, events[-1]["type"]) == (5, "workflow-finish")
+    canceled = result_of(flowctl("cancel", id, "--json", cwd=served))
+    assert canceled["status"] == "canceled"
+
+
+def test_a_run_is_resumed_on_a_server(served: Path) -> None:
+    id = result_of(flowctl("invoke", "order", "--json", "--data", TEA, cwd=served))["runId"]
+    run = flowctl("resume", id, "--data", YES, cwd=served)
+    assert (run.returncode, json.loads(run.stdout)) == (0, {"approved": True}), run.stderr
+
+
+def test_list_shows_what_another_server_has(served: Path, tmp_path: Path) -> None:
+    url = json.loads((served / ".flowctl" / "dev.json").read_text())["url"]
+    listed = result_of(flowctl("list", "--url", url, "--json", cwd=tmp_path))
+    assert [function["id"] for function in listed["functions"]] == ["greet"]
