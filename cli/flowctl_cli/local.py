@@ -17,7 +17,8 @@ from flowctl_cli.tracebacks import show_logs
 
 if TYPE_CHECKING:
     from flowctl import App
-    from flowctl.run import Run, RunStream
+    from flowctl.run import Run
+    from flowctl.stream import RunStream
 
 
 @contextlib.asynccontextmanager
