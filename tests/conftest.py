@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from flowctl import App, Workflow
 from flowctl.clock import SystemClock
 from flowctl.testing import TestApp
 from tests.node_program import NodeProgram, node_program
+from tests.postgres_server import postgres_server
 
 
 @contextlib.asynccontextmanager
@@ -53,3 +54,10 @@ async def node() -> AsyncIterator[Callable[..., Awaitable[NodeProgram]]]:
             return await stack.enter_async_context(node_program(name, env))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """The connection string of a PostgreSQL server of this session."""
+    with postgres_server() as dsn:
+        yield dsn

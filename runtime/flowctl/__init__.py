@@ -30,7 +30,7 @@ from flowctl.server import serve
 from flowctl.server.config import ServerConfig
 from flowctl.snapshot import RunResult, StepResult
 from flowctl.step import Step, clone_step, create_step, step
-from flowctl.storage import SQLiteStorage
+from flowctl.storage import PostgresStorage, SQLiteStorage
 from flowctl.workflow import Workflow, clone_workflow, create_workflow, init
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "NotActiveError",
     "NotFoundError",
     "NotSuspendedError",
+    "PostgresStorage",
     "RequestContext",
     "Run",
     "RunNotFoundError",

@@ -1,6 +1,7 @@
-"""Where runs are kept: the protocol and its implementations."""
+"""Where runs are kept."""
 
 from flowctl.storage.base import Storage
+from flowctl.storage.postgres import PostgresStorage
 from flowctl.storage.sqlite import SQLiteStorage
 
-__all__ = ["SQLiteStorage", "Storage"]
+__all__ = ["PostgresStorage", "SQLiteStorage", "Storage"]

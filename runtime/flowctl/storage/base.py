@@ -1,6 +1,6 @@
 """What flowctl needs of a database: one protocol, each verb one transaction.
 
-Implemented by `storage.sqlite` (and others); called by `run`, `runners` and `app`.
+Implemented by `storage.sql` for SQLite and PostgreSQL; called by `run`, `runners` and `app`.
 """
 
 from __future__ import annotations
@@ -154,6 +154,10 @@ class Storage(Protocol):
 
     async def delete_run(self, workflow_id: str, run_id: str) -> bool:
         """Forget a run and all that belongs to it; whether there was one."""
+        ...
+
+    async def prune(self, *, before: int, limit: int = 200) -> int:
+        """Forget up to `limit` runs that ended before a time (epoch ms), oldest first; how many it were."""
         ...
 
     async def read_events(

@@ -1,43 +1,51 @@
-"""The SQL of `storage.sqlite`, by name, and its numbered migrations (never edited, only added to)."""
+"""The SQL of `storage.sql`, by name, and the numbered migrations (never edited, only added to).
+
+SQLite and PostgreSQL share every statement; `{words}` of migrations are the few that they spell differently.
+"""
 
 from __future__ import annotations
 
-import sqlite3
+from flowctl.errors import StorageError
 
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE runs (
-        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, resource_id TEXT, status TEXT NOT NULL,
-        created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, header BLOB NOT NULL,
-        leg INTEGER NOT NULL DEFAULT 0, engine TEXT, lease_owner TEXT, lease_until INTEGER,
+        {rowid} workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, resource_id TEXT, status TEXT NOT NULL,
+        created_at {int} NOT NULL, updated_at {int} NOT NULL, header {json} NOT NULL,
+        leg {int} NOT NULL DEFAULT 0, engine TEXT, lease_owner TEXT, lease_until {int},
         PRIMARY KEY (workflow_id, run_id)
     );
     CREATE INDEX runs_by_creation ON runs (workflow_id, created_at DESC);
     CREATE INDEX runs_active ON runs (status) WHERE status IN ('running', 'waiting');
     CREATE TABLE records (
-        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL,
-        body BLOB NOT NULL, leg INTEGER NOT NULL, op TEXT, memo BLOB,
+        {rowid} workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL,
+        body {json} NOT NULL, leg {int} NOT NULL, op TEXT, memo {json},
         UNIQUE (workflow_id, run_id, key)
     );
     CREATE TABLE events (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+        seq {sequence},
+        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, key TEXT NOT NULL, body {json} NOT NULL,
         UNIQUE (workflow_id, run_id, key)
     );
     CREATE INDEX events_by_run ON events (workflow_id, run_id, seq);
     CREATE TABLE outbox (
-        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, leg INTEGER NOT NULL, body BLOB NOT NULL,
+        {rowid} workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, leg {int} NOT NULL, body {json} NOT NULL,
         PRIMARY KEY (workflow_id, run_id)
     );
+    """,
+    """
+    ALTER TABLE runs ADD COLUMN base {json};
+    CREATE INDEX runs_ended ON runs (updated_at) WHERE status IN ('success', 'failed', 'canceled');
+    CREATE INDEX records_by_op ON records (workflow_id, run_id, op) WHERE op IS NOT NULL;
     """,
 )
 
 INSERT_RUN = """
-    INSERT INTO runs (workflow_id, run_id, resource_id, status, created_at, updated_at, header)
-    VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+    INSERT INTO runs (workflow_id, run_id, resource_id, status, created_at, updated_at, base, header)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 CLAIM_RUN = """
-    UPDATE runs SET status = 'running', updated_at = ?, header = ?, leg = leg + 1,
+    UPDATE runs SET status = 'running', updated_at = ?, base = ?, header = ?, leg = leg + 1,
         engine = ?, lease_owner = ?, lease_until = ?
     WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) RETURNING leg
 """
@@ -45,21 +53,39 @@ UPDATE_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, header = ?
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
 """
-REPLACE_HEADER = "UPDATE runs SET status = ?, updated_at = ?, header = ? WHERE workflow_id = ? AND run_id = ?"
+REPLACE_HEADER = """
+    UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ? WHERE workflow_id = ? AND run_id = ?
+"""
 CANCEL_RUN = """
     UPDATE runs SET status = 'canceled', updated_at = ?
     WHERE workflow_id = ? AND run_id = ? AND status NOT IN ('success', 'failed', 'canceled')
 """
 READ_RUN = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, header FROM runs
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
     WHERE workflow_id = ? AND run_id = ?
 """
 LIST_RUNS = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, header FROM runs
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
     WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
 """
 COUNT_RUNS = "SELECT count(*) FROM runs WHERE {where}"
+LIST_RECORDS = """
+    WITH page AS (
+        SELECT workflow_id, run_id FROM runs
+        WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
+    )
+    SELECT records.workflow_id, records.run_id, key, body FROM records
+    JOIN page ON page.workflow_id = records.workflow_id AND page.run_id = records.run_id
+    ORDER BY records.rowid
+"""
 DELETE_RUN = "DELETE FROM runs WHERE workflow_id = ? AND run_id = ?"
+PRUNE_RUNS = """
+    DELETE FROM runs WHERE status IN ('success', 'failed', 'canceled') AND updated_at < ?
+    AND (workflow_id, run_id) IN (
+        SELECT workflow_id, run_id FROM runs
+        WHERE status IN ('success', 'failed', 'canceled') AND updated_at < ? ORDER BY updated_at LIMIT ?
+    ) RETURNING workflow_id, run_id
+"""
 PUT_RECORD = """
     INSERT INTO records (workflow_id, run_id, key, body, leg, op, memo) VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (workflow_id, run_id, key)
@@ -87,16 +113,10 @@ ACTIVE_LOCAL_RUNS = """
 """
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Bring the tables to the newest version, one transaction a version."""
-    while (version := db.execute("PRAGMA user_version").fetchone()[0]) < len(MIGRATIONS):
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            if db.execute("PRAGMA user_version").fetchone()[0] == version:
-                for statement in MIGRATIONS[version].split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {version + 1}")
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
+def check_known(version: int) -> None:
+    """Refuse tables that a newer flowctl has made; raises StorageError."""
+    if version > len(MIGRATIONS):
+        raise StorageError(
+            f"The tables were made by a newer flowctl (they have version {version}, this one knows "
+            f"{len(MIGRATIONS)}): upgrade flowctl-workflows, or use another database."
+        )

@@ -1,0 +1,317 @@
+"""The verbs of Storage as SQL transactions, for any database that speaks the statements' dialect.
+
+A database fills one hole: `_transact`, which runs a piece of work in a transaction.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import orjson
+
+from flowctl.clock import now_ms
+from flowctl.errors import StorageError
+from flowctl.events import WorkflowEvent
+from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
+from flowctl.storage import statements as sql
+from flowctl.storage.base import Claim, Commit, Dispatch, RunPointer
+
+T = TypeVar("T")
+ALL = 2**62
+_UNCHANGING = ("context", "serializedStepGraph")
+
+
+class Rows(Protocol):
+    """What a statement answered."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it changed."""
+        ...
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        ...
+
+    def fetchall(self) -> list[Any]:
+        """The rows that are left."""
+        ...
+
+
+class Database(Protocol):
+    """A connection inside a transaction; parameters are marked `?`."""
+
+    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
+        """Run a statement."""
+        ...
+
+    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> object:
+        """Run a statement for each row of values."""
+        ...
+
+
+class SQLStorage(ABC):
+    """See Storage; what the statements mean is written here, how a transaction is made is not."""
+
+    @abstractmethod
+    async def _transact(self, work: Callable[[Database], T], *, writes: bool = True) -> T:
+        """Run work in one transaction; one that only reads sees a single moment."""
+
+    async def open(self) -> None:
+        """See Storage."""
+        await self._transact(lambda _: None, writes=False)
+
+    async def create_run(
+        self, workflow_id: str, run_id: str, *, resource_id: str | None, snapshot: Snapshot, now: int
+    ) -> StoredRun:
+        """See Storage."""
+
+        def work(db: Database) -> StoredRun | None:
+            row = (workflow_id, run_id, resource_id, snapshot.status, now, now, *_header(snapshot))
+            db.execute(sql.INSERT_RUN, row)
+            return _read_run(db, workflow_id, run_id)
+
+        run = await self._transact(work)
+        if run is None:
+            raise StorageError(f"Run {run_id!r} of {workflow_id!r} vanished while it was being created.")
+        return run
+
+    async def claim(self, claim: Claim) -> int | None:
+        """See Storage."""
+
+        def work(db: Database) -> int | None:
+            lease, run = claim.lease, (claim.workflow_id, claim.run_id)
+            holder = (claim.engine, lease.owner if lease else None, lease.until if lease else None)
+            row = db.execute(
+                sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected))),
+                (claim.now, *_header(claim.snapshot), *holder, *run, *claim.expected),
+            ).fetchone()
+            if row is None:
+                return None
+            leg: int = row[0]
+            if claim.records is not None:
+                _replace_records(db, run, claim.records, leg=leg)
+            if claim.dispatch is not None:
+                db.execute(sql.PUT_DISPATCH, (*run, leg, _dump(claim.dispatch)))
+            return leg
+
+        return await self._transact(work)
+
+    async def commit(self, commit: Commit) -> bool:
+        """See Storage."""
+        run, leg = (commit.workflow_id, commit.run_id), commit.leg
+        header = (commit.snapshot.status, commit.now, _header(commit.snapshot)[1])
+        records = [
+            (*run, key, _dump(write.record.to_json()), leg, write.op, _dump_or_none(write.memo))
+            for key, write in commit.records.items()
+        ]
+        events = [(*run, f"{leg}:{key}", _dump(event.to_json())) for key, event in commit.events]
+
+        def work(db: Database) -> bool:
+            if db.execute(sql.UPDATE_RUN, (*header, *run, leg)).rowcount == 0:
+                return False
+            if records:
+                db.executemany(sql.PUT_RECORD, records)
+            if events:
+                db.executemany(sql.PUT_EVENT, events)
+            return True
+
+        return await self._transact(work)
+
+    async def finished_memo(
+        self, workflow_id: str, run_id: str, *, leg: int, op: str
+    ) -> Mapping[str, Any] | None:
+        """See Storage."""
+
+        def work(db: Database) -> Any:
+            row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, leg, op)).fetchone()
+            return orjson.loads(row[0]) if row else None
+
+        return await self._transact(work, writes=False)
+
+    async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:
+        """See Storage."""
+
+        def work(db: Database) -> bool:
+            if db.execute(sql.CANCEL_RUN, (now, workflow_id, run_id)).rowcount == 0:
+                return False
+            db.execute(sql.PUT_EVENT, (workflow_id, run_id, "canceled", _dump(event.to_json())))
+            return True
+
+        return await self._transact(work)
+
+    async def save_snapshot(
+        self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot
+    ) -> None:
+        """See Storage."""
+        given = (
+            snapshot if isinstance(snapshot, Snapshot) else Snapshot.from_json({"runId": run_id, **snapshot})
+        )
+        now, run = given.timestamp or now_ms(), (workflow_id, run_id)
+
+        def work(db: Database) -> None:
+            db.execute(sql.INSERT_RUN, (*run, None, given.status, now, now, *_header(given)))
+            db.execute(sql.REPLACE_HEADER, (given.status, now, *_header(given), *run))
+            _replace_records(db, run, given.records, leg=0)
+
+        await self._transact(work)
+
+    async def load_snapshot(self, workflow_id: str, run_id: str) -> dict[str, Any] | None:
+        """See Storage."""
+        run = await self.get_run(workflow_id, run_id)
+        return run.snapshot.to_json() if run else None
+
+    async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """See Storage."""
+        return await self._transact(lambda db: _read_run(db, workflow_id, run_id), writes=False)
+
+    async def list_runs(
+        self,
+        workflow_id: str | None = None,
+        *,
+        status: RunStatus | None = None,
+        resource_id: str | None = None,
+        from_date: datetime | None = None,
+        to_date: datetime | None = None,
+        page: int | None = None,
+        per_page: int | None = None,
+    ) -> StoredRuns:
+        """See Storage."""
+        wanted = {
+            "workflow_id = ?": workflow_id,
+            "status = ?": status,
+            "resource_id = ?": resource_id,
+            "created_at >= ?": _millis(from_date),
+            "created_at <= ?": _millis(to_date),
+        }
+        terms = {term: value for term, value in wanted.items() if value is not None}
+        where, values = " AND ".join(terms) or "1 = 1", tuple(terms.values())
+        window = (per_page, page * per_page) if page is not None and per_page is not None else (ALL, 0)
+
+        def work(db: Database) -> StoredRuns:
+            total = db.execute(sql.COUNT_RUNS.format(where=where), values).fetchone()[0]
+            rows = db.execute(sql.LIST_RUNS.format(where=where), (*values, *window)).fetchall()
+            records: dict[tuple[str, str], list[tuple[str, str]]] = {(row[0], row[1]): [] for row in rows}
+            for w, r, *record in db.execute(
+                sql.LIST_RECORDS.format(where=where), (*values, *window)
+            ).fetchall():
+                records[w, r].append((record[0], record[1]))
+            return StoredRuns([_run_of(row, records[row[0], row[1]]) for row in rows], total)
+
+        return await self._transact(work, writes=False)
+
+    async def delete_run(self, workflow_id: str, run_id: str) -> bool:
+        """See Storage."""
+
+        def work(db: Database) -> bool:
+            known = db.execute(sql.DELETE_RUN, (workflow_id, run_id)).rowcount > 0
+            _forget(db, [(workflow_id, run_id)])
+            return known
+
+        return await self._transact(work)
+
+    async def prune(self, *, before: int, limit: int = 200) -> int:
+        """See Storage."""
+
+        def work(db: Database) -> int:
+            ended = [tuple(row) for row in db.execute(sql.PRUNE_RUNS, (before, before, limit)).fetchall()]
+            _forget(db, ended)
+            return len(ended)
+
+        return await self._transact(work)
+
+    async def read_events(
+        self, workflow_id: str, run_id: str, *, after: int = 0
+    ) -> list[tuple[int, WorkflowEvent]]:
+        """See Storage."""
+
+        def work(db: Database) -> list[tuple[int, WorkflowEvent]]:
+            rows = db.execute(sql.READ_EVENTS, (workflow_id, run_id, after)).fetchall()
+            return [(seq, WorkflowEvent.from_json(orjson.loads(body))) for seq, body in rows]
+
+        return await self._transact(work, writes=False)
+
+    async def undelivered(self) -> list[Dispatch]:
+        """See Storage."""
+
+        def work(db: Database) -> list[Dispatch]:
+            rows = db.execute(sql.READ_DISPATCHES).fetchall()
+            return [Dispatch(w, r, leg, orjson.loads(body)) for w, r, leg, body in rows]
+
+        return await self._transact(work, writes=False)
+
+    async def delivered(self, dispatch: Dispatch) -> None:
+        """See Storage."""
+        row = (dispatch.workflow_id, dispatch.run_id, dispatch.leg)
+        await self._transact(lambda db: db.execute(sql.DELETE_DISPATCH, row) and None)
+
+    async def renew_leases(self, owner: str, *, until: int) -> None:
+        """See Storage."""
+        await self._transact(lambda db: db.execute(sql.RENEW_LEASES, (until, owner)) and None)
+
+    async def active_local_runs(self, now: int) -> list[RunPointer]:
+        """See Storage."""
+
+        def work(db: Database) -> list[RunPointer]:
+            rows = db.execute(sql.ACTIVE_LOCAL_RUNS).fetchall()
+            return [RunPointer(w, r, owner if (until or 0) > now else None) for w, r, owner, until in rows]
+
+        return await self._transact(work, writes=False)
+
+
+def _read_run(db: Database, workflow_id: str, run_id: str) -> StoredRun | None:
+    row = db.execute(sql.READ_RUN, (workflow_id, run_id)).fetchone()
+    if row is None:
+        return None
+    return _run_of(row, db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall())
+
+
+def _run_of(row: Sequence[Any], records: Sequence[tuple[str, str]]) -> StoredRun:
+    workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header = row
+    stored = {**orjson.loads(base or "{}"), **orjson.loads(header)}
+    snapshot = Snapshot.from_json({**stored, "runId": run_id, "status": status})
+    snapshot.records = {key: StepResult.from_json(orjson.loads(body)) for key, body in records}
+    return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot, leg)
+
+
+def _replace_records(
+    db: Database, run: tuple[str, str], records: Mapping[str, StepResult], *, leg: int
+) -> None:
+    db.execute(sql.DELETE_RECORDS, run)
+    rows = [(*run, key, _dump(record.to_json()), leg, None, None) for key, record in records.items()]
+    if rows:
+        db.executemany(sql.PUT_RECORD, rows)
+
+
+def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
+    """Delete what belongs to runs whose own rows are gone: whoever writes to one waits for those rows."""
+    for statement in (sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES):
+        if runs:
+            db.executemany(statement, runs)
+
+
+def _header(snapshot: Snapshot) -> tuple[str, str]:
+    """What stays as it is during a leg, written once, and what each commit writes."""
+    shown = snapshot.header_json()
+    return _dump({name: shown.pop(name) for name in _UNCHANGING}), _dump(shown)
+
+
+def _dump(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _dump_or_none(value: Any) -> str | None:
+    return None if value is None else _dump(value)
+
+
+def _millis(date: datetime | None) -> int | None:
+    return None if date is None else int(date.timestamp() * 1000)
+
+
+def _iso(millis: int) -> str:
+    return (
+        datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

@@ -1,0 +1,210 @@
+"""The contract of Storage, for every kind of database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flowctl.events import run_canceled
+from flowctl.snapshot import RunError, StepResult
+from flowctl.storage.base import Dispatch, Lease
+from tests.storage.databases import begun, claim, commit, create, snapshot
+
+
+async def test_a_run_is_created_once(storage) -> None:
+    first = await create(storage, input={"value": 5})
+    again = await create(storage, input="another")
+    assert (first.status, first.snapshot.input, first.leg) == ("pending", {"value": 5}, 0)
+    assert again == first
+    assert await storage.get_run("w", "unknown") is None
+
+
+async def test_a_claim_moves_a_run_from_an_expected_status_only(storage) -> None:
+    await create(storage)
+    assert await claim(storage, expected=["suspended"]) is None
+    assert await claim(storage) == 1
+    assert await claim(storage) is None
+    await commit(storage, status="suspended")
+    assert await claim(storage, expected=["suspended", "failed"]) == 2
+    assert (await storage.get_run("w", "r")).status == "running"
+
+
+async def test_a_claim_may_replace_the_records(storage) -> None:
+    await begun(storage)
+    await commit(storage, one=1, two=2, status="success")
+    assert await claim(storage, expected=["success"], records={"one": StepResult("success", output=9)}) == 2
+    stored = await storage.get_run("w", "r")
+    assert {key: record.output for key, record in stored.snapshot.records.items()} == {"one": 9}
+
+
+async def test_a_commit_writes_records_in_their_order_and_the_header(storage) -> None:
+    await begun(storage)
+    header = snapshot(state={"seen": 1}, positions={"": 2}, step_execution_path=["b", "a"])
+    assert await commit(storage, b="B", snapshot=header)
+    assert await commit(storage, a="A", snapshot=header)
+    assert await commit(storage, b="B2", snapshot=header, now=77)
+    stored = await storage.get_run("w", "r")
+    assert [(k, r.output) for k, r in stored.snapshot.records.items()] == [("b", "B2"), ("a", "A")]
+    assert (stored.snapshot.state, stored.snapshot.positions) == ({"seen": 1}, {"": 2})
+    assert stored.updated_at == "1970-01-01T00:00:00.077Z"
+
+
+async def test_input_and_graph_last_through_commits(storage) -> None:
+    given = snapshot(input={"value": 5}, serialized_step_graph=[{"type": "step"}])
+    await create(storage)
+    await claim(storage, snapshot=given)
+    await commit(storage, one=1)
+    stored = (await storage.get_run("w", "r")).snapshot
+    assert (stored.input, stored.serialized_step_graph) == ({"value": 5}, [{"type": "step"}])
+
+
+async def test_a_commit_of_an_older_leg_or_of_an_ended_run_is_refused(storage) -> None:
+    await begun(storage)
+    assert not await commit(storage, leg=0, one=1, events=["never"])
+    assert await commit(storage, status="success", now=5)
+    assert not await commit(storage, two=2, events=["never"])
+    assert (await storage.get_run("w", "r")).snapshot.records == {}
+    assert await storage.read_events("w", "r") == []
+
+
+async def test_an_operation_may_be_committed_twice(storage) -> None:
+    await begun(storage)
+    for _ in range(2):
+        assert await commit(storage, one=1, events=["started", "ended"])
+    events = await storage.read_events("w", "r")
+    assert [event.type for _, event in events] == ["started", "ended"]
+
+
+async def test_a_finished_operation_is_remembered_with_its_memo(storage) -> None:
+    await begun(storage)
+    await commit(storage, one={"x": 1})
+    assert await storage.finished_memo("w", "r", leg=1, op="op.one") == {"memo": {"x": 1}}
+    assert await storage.finished_memo("w", "r", leg=2, op="op.one") is None
+    assert await storage.finished_memo("w", "r", leg=1, op="op.two") is None
+
+
+async def test_events_are_read_in_order_and_from_a_number_on(storage) -> None:
+    await begun(storage)
+    await commit(storage, events=["a", "b"])
+    await commit(storage, events=["c"])
+    seen = await storage.read_events("w", "r")
+    assert [event.type for _, event in seen] == ["a", "b", "c"]
+    later = await storage.read_events("w", "r", after=seen[1][0])
+    assert [event.type for _, event in later] == ["c"]
+
+
+async def test_cancel_ends_a_run_once_and_for_all(storage) -> None:
+    await begun(storage)
+    event = run_canceled("r")
+    assert await storage.cancel("w", "r", event=event, now=9) is True
+    assert await storage.cancel("w", "r", event=event, now=9) is False
+    assert not await commit(storage, one=1)
+    assert (await storage.get_run("w", "r")).status == "canceled"
+    assert [e.type for _, e in await storage.read_events("w", "r")] == ["workflow-canceled"]
+
+
+async def test_a_snapshot_is_loaded_as_it_was_saved(storage) -> None:
+    given = snapshot(
+        status="failed", input=[1], state={"a": 1}, request_context={"b": 2}, active_paths=[1],
+        records={"s": StepResult("failed", payload=1, error=RunError("E", "no"), started_at=5)},
+        error=RunError("E", "no", attributes={"status_code": 7}), timestamp=8,
+    )  # fmt: skip
+    await storage.save_snapshot("w", "r", given)
+    assert await storage.load_snapshot("w", "r") == given.to_json()
+    await storage.save_snapshot("w", "r", {"status": "suspended", "context": {"input": 2}})
+    assert (await storage.load_snapshot("w", "r"))["context"] == {"input": 2}
+    assert await storage.load_snapshot("w", "unknown") is None
+
+
+async def test_text_and_numbers_come_back_as_they_were(storage) -> None:
+    odd = {
+        "": "\x00 \u2028 é 🙂 ' \" % ? {x}",
+        "n": [2**53, -0.5, 1e300, None, True],
+        "long": "x" * 1_000_000,
+    }
+    await create(storage, run_id="r ' %s ? é", input=odd)
+    stored = await storage.get_run("w", "r ' %s ? é")
+    assert stored.snapshot.input == odd
+
+
+async def test_runs_are_listed_newest_first_by_page(storage) -> None:
+    for number in range(7):
+        await create(storage, f"r{number}", now=1_000 + number // 2)
+    page = await storage.list_runs("w", page=1, per_page=3)
+    assert ([run.run_id for run in page.runs], page.total) == (["r3", "r2", "r1"], 7)
+    assert (await storage.list_runs("w", page=9, per_page=3)).runs == []
+    assert len((await storage.list_runs("w")).runs) == 7
+
+
+async def test_runs_are_filtered_by_workflow_status_resource_and_date(storage) -> None:
+    await begun(storage, "old", now=1_000)
+    await commit(storage, "old", one=1, status="success")
+    given = snapshot("new", "pending")
+    await storage.create_run("w", "new", resource_id="ada", snapshot=given, now=5_000)
+    await create(storage, "other", workflow_id="v", now=9_000)
+
+    async def ids(*args: str, **filters: object) -> list[str]:
+        return [run.run_id for run in (await storage.list_runs(*args, **filters)).runs]
+
+    moment = datetime.fromtimestamp(3, UTC)
+    assert await ids() == ["other", "new", "old"]
+    assert await ids("w", status="success") == ["old"]
+    assert await ids(resource_id="ada") == ["new"]
+    assert await ids(from_date=moment, to_date=datetime.fromtimestamp(6, UTC)) == ["new"]
+    assert await ids("w", to_date=moment) == ["old"]
+    assert (await storage.list_runs("w", status="success")).runs[0].steps["one"].output == 1
+
+
+async def test_a_deleted_run_leaves_nothing(storage) -> None:
+    await create(storage)
+    await claim(storage, dispatch={"kind": "start"})
+    await commit(storage, one=1, events=["a"])
+    assert await storage.delete_run("w", "r") is True
+    assert await storage.delete_run("w", "r") is False
+    assert not await commit(storage, two=2)
+    assert (await storage.read_events("w", "r"), await storage.undelivered()) == ([], [])
+    await create(storage)
+    assert (await storage.get_run("w", "r")).snapshot.records == {}
+
+
+async def test_pruning_forgets_ended_runs_oldest_first_and_no_others(storage) -> None:
+    for at, status in enumerate(["success", "failed", "canceled", "suspended", "running", "success"]):
+        await begun(storage, f"{status}-{at}")
+        await commit(storage, f"{status}-{at}", status=status, now=10 + at, one=1, events=["a"])
+    assert await storage.prune(before=15, limit=2) == 2
+    kept = {run.run_id for run in (await storage.list_runs()).runs}
+    assert kept == {"canceled-2", "suspended-3", "running-4", "success-5"}
+    assert [await storage.prune(before=15, limit=2) for _ in range(2)] == [1, 0]
+    assert await storage.read_events("w", "success-0") == []
+    assert len(await storage.read_events("w", "success-5")) == 1
+
+
+async def test_a_leg_that_was_not_delivered_is_kept_until_it_is(storage) -> None:
+    for run_id in ("a", "b"):
+        await create(storage, run_id)
+        await claim(storage, run_id, dispatch={"kind": "start", "of": run_id})
+    assert [(d.run_id, d.leg, d.body["of"]) for d in await storage.undelivered()] == [
+        ("a", 1, "a"),
+        ("b", 1, "b"),
+    ]
+    await storage.delivered(Dispatch("w", "a", 1, {}))
+    await storage.delivered(Dispatch("w", "b", 0, {}))
+    assert [d.run_id for d in await storage.undelivered()] == ["b"]
+
+
+async def test_a_lease_is_held_until_it_lapses(storage) -> None:
+    await create(storage)
+    await claim(storage, lease=Lease("host:1:x", until=100))
+    assert [p.lease_owner for p in await storage.active_local_runs(now=50)] == ["host:1:x"]
+    assert [p.lease_owner for p in await storage.active_local_runs(now=150)] == [None]
+    await storage.renew_leases("host:1:x", until=200)
+    await storage.renew_leases("another", until=1)
+    assert [p.lease_owner for p in await storage.active_local_runs(now=150)] == ["host:1:x"]
+    await commit(storage, status="success")
+    assert await storage.active_local_runs(now=150) == []
+
+
+async def test_a_storage_opens_again_after_it_was_closed(shared) -> None:
+    storage = shared.storage()
+    await create(storage)
+    await storage.close()
+    assert (await storage.get_run("w", "r")).run_id == "r"
