@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowctl.clock import Clock, SystemClock
-from flowctl.errors import DefinitionError, WorkflowNotFoundError
+from flowctl.errors import DefinitionError, StorageError, WorkflowNotFoundError
 from flowctl.pubsub import Feed
 from flowctl.server.config import ServerConfig
 from flowctl.storage import SQLiteStorage, Storage
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from flowctl.runners.local import LocalRunner
 
 STOP_GRACE_SECONDS = 5.0
+PRUNE_SECONDS = 600.0
 
 
 class App:
     """What a project serves: its workflows and functions, where runs are kept, which engine runs them.
 
-    Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`. `clock` is the
-    time of runs; tests give one that skips sleeps.
+    Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`. With `retention` a started app
+    forgets runs, of any workflow in its storage, that ended longer ago. `clock` is the time of runs; tests
+    give one that skips sleeps.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class App:
         functions: Sequence[inngest.Function[Any]] = (),
         inngest: inngest.Inngest | None = None,
         storage: Storage | None = None,
+        retention: timedelta | None = None,
         server: ServerConfig | None = None,
         logger: logging.Logger | None = None,
         engine: Literal["local", "inngest"] | None = None,
@@ -47,6 +51,7 @@ class App:
     ) -> None:
         self.functions = list(functions)
         self.storage: Storage = storage or SQLiteStorage()
+        self.retention = retention
         self.server = server or ServerConfig()
         self.logger = logger or logging.getLogger("flowctl")
         self.engine: Literal["local", "inngest"] | None = engine
@@ -60,7 +65,7 @@ class App:
         self._runner: LocalRunner | None = None
         self._inngest_runner: InngestRunner | None = None
         self._asgi: Starlette | None = None
-        self._courier: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
 
     @property
     def local_runner(self) -> LocalRunner:
@@ -126,15 +131,29 @@ class App:
         await self.storage.open()
         await take_over(self)
         if self.inngest is not None:
-            self._courier = asyncio.create_task(self.inngest_runner.deliver_stored())
+            self._chores.append(asyncio.create_task(self.inngest_runner.deliver_stored()))
+        if self.retention is not None:
+            self._chores.append(asyncio.create_task(self._forget_old_runs(self.retention)))
 
     async def stop(self) -> None:
         """Let running legs end (some seconds), then close the storage."""
-        if self._courier is not None:
-            self._courier.cancel()
+        chores, self._chores = self._chores, []
+        for chore in chores:
+            chore.cancel()
+        await asyncio.gather(*chores, return_exceptions=True)
         if self._runner is not None:
             await self._runner.stop(grace=STOP_GRACE_SECONDS)
         await self.storage.close()
+
+    async def _forget_old_runs(self, retention: timedelta) -> None:
+        while True:
+            before = self.clock.now() - int(retention.total_seconds() * 1000)
+            try:
+                while await self.storage.prune(before=before):  # noqa: ASYNC110 - lets others in between
+                    await asyncio.sleep(0)
+            except StorageError as err:
+                self.logger.warning("Runs that ended long ago could not be deleted: %s", err)
+            await asyncio.sleep(PRUNE_SECONDS)
 
     def _register(self, workflow: Workflow[Any, Any]) -> None:
         if self.workflows.setdefault(workflow.id, workflow) is not workflow:
