@@ -56,9 +56,30 @@ def test_the_engine_knows_nothing_of_workflows_nor_of_the_sdk() -> None:
 
 
 def test_importing_flowctl_loads_no_command_line_and_no_server() -> None:
-    script = f"import sys, flowctl; print([m for m in {HEAVY} if m in sys.modules])"
+    names = "from flowctl import App, create_step, create_workflow, Run, SQLiteStorage"
+    script = f"import sys; {names}; print([m for m in {HEAVY} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_those_of_the_stub_and_load_on_demand() -> None:
+    import flowctl
+
+    stub = ast.parse((RUNTIME / "__init__.pyi").read_text())
+    sources = {
+        (node.module, a.name) for node in stub.body if isinstance(node, ast.ImportFrom) for a in node.names
+    }
+    assert sources == {(module, name) for name, module in flowctl._HOMES.items()}
+    assert all(getattr(flowctl, name) for name in flowctl.__all__)
+    script = "import sys, flowctl.errors; print([m for m in ('pydantic', 'inngest') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_step_is_the_decorator_whatever_was_imported_before() -> None:
+    script = "import flowctl.step; from flowctl import step; print(callable(step) and step.__name__)"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "step"
 
 
 def test_no_file_is_too_long_to_read() -> None:
