@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from flowctl.engine.turn import Call, Finish, Memoize, Reply, Retry, effects_of, lost
+from dataclasses import replace
+
+from flowctl.engine.turn import Call, Finish, Memoize, Reply, Retry, broken, effects_of, unreached
 
 FIRST = Call("step", attempt=0, max_attempts=3, now=1000)
 STEP_ERROR = [{"op": "StepError", "id": "a", "error": {"name": "E", "message": "m"}}]
@@ -26,5 +28,10 @@ def test_retry_after_is_seconds_or_a_date():
 
 
 def test_a_worker_that_is_not_there_costs_no_attempt_and_one_that_died_does():
-    assert lost(FIRST, reached=False) == [Retry(1200, 0)]
-    assert lost(FIRST, reached=True) == [Retry(1200, 1)]
+    assert unreached(FIRST, times=0) == Retry(1100, 0)
+    assert broken(FIRST) == Retry(1100, 1)
+
+
+def test_a_lost_worker_is_asked_again_within_two_seconds_however_often_it_was_lost():
+    assert unreached(FIRST, times=1000).due <= FIRST.now + 2000
+    assert broken(replace(FIRST, attempt=50, max_attempts=99)).due <= FIRST.now + 2000

@@ -7,7 +7,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowctl.engine.server import Engine, EngineConfig, PortInUseError
@@ -30,11 +30,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     listener = socket.socket(fileno=given.fd) if given.fd is not None else None
     try:
-        asyncio.run(_serve(Engine(config, listener=listener)))
+        with asyncio.Runner(loop_factory=fast_loop()) as runner:
+            runner.run(_serve(Engine(config, listener=listener)))
     except PortInUseError as err:
         print(f"{err} Stop the other program, or choose another port with --port.", file=sys.stderr)  # noqa: T201 - its console
         return PORT_IN_USE
     return 0
+
+
+def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed (uvicorn brings it, except on Windows); else None for asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(engine: Engine) -> None:

@@ -22,10 +22,13 @@ from flowctl.engine.protocol import Function
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL
 from flowctl.engine.store import Job, RunRow
-from flowctl.engine.transport import Answer, BrokenError, NotReachedError, Transport
-from flowctl.engine.turn import Call, Effect, Finish, Reply, effects_of, lost
+from flowctl.engine.transport import Answer, NotReachedError, StaleError, TooLargeError, Transport
+from flowctl.engine.turn import Call, Effect, Finish, Reply, Retry, broken, effects_of, unreached
 
-CONCURRENCY = 200
+CONCURRENCY = 1_000
+"""Requests in flight at once."""
+BATCH = 100
+"""Jobs taken in one go, between which the HTTP interface has its turn."""
 UNKNOWN_FUNCTION_RETRY_MS = 1_000
 
 log = logging.getLogger("flowctl.engine")
@@ -46,6 +49,8 @@ class Executor:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _unreachable: dict[str, int] = field(default_factory=dict[str, int])
+    """How often in a row each app's URL could not be reached."""
 
     def __post_init__(self) -> None:
         self.gates = Gates(self.ledger.store)
@@ -54,20 +59,24 @@ class Executor:
         """Work until cancelled."""
         while True:
             self.woken.clear()
-            now = now_ms()
-            due = self.ledger.store.next_due()
-            room = CONCURRENCY - len(self._calls)
-            if due is not None and due <= now and room > 0:
-                self._take(now, room)
-                self.gates.unpark(now=now, idle=False)
-                continue
-            if room > 0 and self.gates.unpark(now=now, idle=True):
-                continue
-            wait = (due - now) / 1000 if due is not None and due > now else None
+            wait = self._work(now_ms())
             try:
-                await asyncio.wait_for(self.woken.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await (self.woken.wait() if wait != 0 else asyncio.sleep(0))
             except TimeoutError:
                 continue
+
+    def _work(self, now: int) -> float | None:
+        """Take what is due; answers the seconds until more is, None when that is not known."""
+        due = self.ledger.store.next_due()
+        room = min(BATCH, CONCURRENCY - len(self._calls))
+        if due is not None and due <= now and room > 0:
+            self._take(now, room)
+            self.gates.unpark(now=now, idle=False)
+            return 0
+        if room > 0 and self.gates.unpark(now=now, idle=True):
+            return 0
+        return (due - now) / 1000 if due is not None and due > now else None
 
     async def stop(self) -> None:
         """Leave the calls in flight: their jobs are taken up again by the next engine."""
@@ -96,37 +105,60 @@ class Executor:
             log.error("A call failed inside the engine.", exc_info=task.exception())
 
     async def _call(self, job: Job) -> None:
+        """Take turns for a run as long as each leads to the next at once and nobody waits for the place."""
+        going_on: Job | None = job
+        while going_on is not None:
+            going_on = await self._turn(going_on)
+
+    async def _turn(self, job: Job) -> Job | None:
         run = self.ledger.store.run(job.run_id)
         if run is None or run.ended_at is not None:
-            self.ledger.apply(job, [], now=now_ms())
-            return
+            self.ledger.drop(job)
+            return None
         function = self.ledger.functions.get(run.slug)
         call = Call(job.target, job.attempt, function.max_attempts if function else 1, now_ms())
         if function is None:
-            self.ledger.apply(job, lost(call, reached=False), now=now_ms(), sdk_version=run.sdk_version)
-            return
-        self.ledger.begin(run, function, now=now_ms())
+            effects: list[Effect] = [Retry(call.now + UNKNOWN_FUNCTION_RETRY_MS, call.attempt)]
+            return self.ledger.apply(job, run, effects, now=call.now)
+        self.ledger.begin(run, function, now=call.now)
         effects, version = await self._answered(job, run, function, call)
-        self.ledger.apply(job, effects, now=now_ms(), sdk_version=version)
+        return self.ledger.apply(
+            job, replace(run, sdk_version=version), effects, now=now_ms(), may_go_on=self._may_go_on(job)
+        )
+
+    def _may_go_on(self, job: Job) -> bool:
+        return len(self._calls) < CONCURRENCY and not self.gates.is_waited_for(job)
 
     async def _answered(
         self, job: Job, run: RunRow, function: Function, call: Call
     ) -> tuple[list[Effect], int]:
         store = self.ledger.store
-        state = State(store.encoded_steps(run.run_id), is_planned=store.pending(run.run_id) > 0)
+        state = State(store.encoded_steps(run.run_id), is_planned=store.has_pending(run.run_id))
         if error := overflow(steps=len(state.steps), size=state.size):
             return [Finish(failed=True, output=error)], run.sdk_version
         request = to_endpoint if function.endpoint_method else to_function
         try:
             answer = await self.transport.send(request(job, run, function, state, self.keys, now=call.now))
-        except NotReachedError:
-            return lost(self._at(call, job), reached=False), run.sdk_version
-        except BrokenError as err:
-            log.warning("Run %s: %s", run.run_id, err)
-            return lost(self._at(call, job), reached=True), run.sdk_version
+        except OSError as err:
+            return [self._lost(function, self._at(call, job), err)], run.sdk_version
+        self._unreachable.pop(function.url, None)
         version = answer.headers.get("x-inngest-req-version", "")
         known = int(version) if version.lstrip("-").isdigit() else run.sdk_version
         return _understood(_reply(answer), self._at(call, job)), known
+
+    def _lost(self, function: Function, call: Call, error: OSError) -> Effect:
+        match error:
+            case NotReachedError():
+                times = self._unreachable.get(function.url, 0)
+                self._unreachable[function.url] = times + 1
+                return unreached(call, times)
+            case StaleError():
+                return Retry(call.now, call.attempt)
+            case TooLargeError():
+                return Finish(failed=True, output={"name": "Error", "message": str(error)})
+            case _:
+                log.warning("A call of %s broke: %s", function.slug, error)
+                return broken(call)
 
     def _at(self, call: Call, job: Job) -> Call:
         """The call as it is when its answer comes: a checkpoint may have given it its attempts back."""

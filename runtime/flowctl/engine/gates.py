@@ -45,6 +45,10 @@ class Gates:
         self._freed.update(name for name, _ in gates if name != full)
         return False
 
+    def is_waited_for(self, job: Job) -> bool:
+        """Whether another job waits at a gate that this one is inside of."""
+        return any(name in self._waited_at for name, _ in self._inside.get(job.id, ()))
+
     def leave(self, job: Job) -> None:
         """A job's request is over."""
         for name, _ in self._inside.pop(job.id, ()):

@@ -77,28 +77,44 @@ class Ledger:
         self.wake()
         return event.internal_id
 
-    def apply(self, job: Job, effects: Sequence[Effect], *, now: int, sdk_version: int = -1) -> None:
-        """Do what a turn came to, and end its job."""
+    def apply(
+        self, job: Job, run: RunRow, effects: Sequence[Effect], *, now: int, may_go_on: bool = False
+    ) -> Job | None:
+        """Do what a turn of a run came to, and end its job.
+
+        Answers the same job taken anew when the run `may_go_on` at once and has reason to.
+        """
         with self.store.transaction():
-            run = self.store.run(job.run_id)
-            if run is None or run.ended_at is not None:
+            if not self.store.is_open(run.run_id):
                 self.store.db.execute(sql.DELETE_JOB, (job.id,))
-                return
-            if run.status != "Running" or run.sdk_version != sdk_version:
-                self.store.db.execute(sql.RUN_BEGUN, (sdk_version, job.run_id))
-            retry = next((effect for effect in effects if isinstance(effect, Retry)), None)
+                return None
+            self.store.db.execute(sql.PUT_SDK_VERSION, (run.sdk_version, run.run_id))
             for effect in effects:
                 self.carry_out(run, effect, now)
-            if retry is not None:
-                self.store.db.execute(sql.RETRY_JOB, (retry.due, retry.attempt, job.id))
-            else:
-                self.store.done(job, now)
-        self.wake()
+            next_job = self._leave(job, effects, now, may_go_on=may_go_on)
+        if next_job is None or len(effects) > 1:
+            self.wake()
+        return next_job
+
+    def drop(self, job: Job) -> None:
+        """End a job whose run has ended."""
+        with self.store.transaction():
+            self.store.db.execute(sql.DELETE_JOB, (job.id,))
+
+    def _leave(self, job: Job, effects: Sequence[Effect], now: int, *, may_go_on: bool) -> Job | None:
+        retry = next((effect for effect in effects if isinstance(effect, Retry)), None)
+        if retry is not None:
+            self.store.db.execute(sql.RETRY_JOB, (retry.due, retry.attempt, job.id))
+            return None
+        if may_go_on and (next_job := self.store.taken_again(job, now)):
+            return next_job
+        self.store.done(job, now)
+        return None
 
     def keep_steps(self, run_id: str, steps: Sequence[Memoize], *, now: int) -> None:
         """Remember steps of a request that goes on: the function is not called again for them."""
         for step in steps:
-            self.store.db.execute(sql.TAKE_PENDING, (run_id, step.step_id)).fetchone()
+            self._no_longer_pending(run_id, step.step_id)
             row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now)
             self.store.db.execute(sql.PUT_STEP, row)
 
@@ -123,8 +139,9 @@ class Ledger:
 
     def begin(self, run: RunRow, function: Function, *, now: int) -> None:
         """A run's first request is about to be made."""
-        if run.status == "Scheduled" and self.starts.has_timeouts(function):
+        if run.status == "Scheduled":
             with self.store.transaction():
+                self.store.db.execute(sql.RUN_BEGUN, (run.run_id,))
                 self.starts.began(run, function, now)
             self.wake()
 
@@ -252,8 +269,8 @@ class Ledger:
                 if self._pend(run, effect, "signal", detail=signal):
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
             case Drop(step_id=step_id):
-                self.store.db.execute(sql.TAKE_PENDING, (run.run_id, step_id)).fetchone()
-                if self.store.pending(run.run_id) == 0:
+                self._no_longer_pending(run.run_id, step_id)
+                if not self.store.has_pending(run.run_id):
                     self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Invoke():
                 self._invoke(run, effect, now)
@@ -312,14 +329,22 @@ class Ledger:
 
         `began` says that it must have been pending: when it no longer is, another was first.
         """
-        pending = self.store.db.execute(sql.TAKE_PENDING, (run_id, step_id)).fetchone()
+        pending = self._no_longer_pending(run_id, step_id)
         if pending is None and began:
             return
         shown = name or (pending[1] if pending else "")
         self.store.db.execute(sql.PUT_STEP, (run_id, step_id, body, shown, now))
-        self.store.db.execute(sql.DELETE_STEP_TIMERS, (run_id, step_id, f"invoke:{step_id}"))
-        if pending is None or pending[0] or self.store.pending(run_id) == 0:
+        if pending is None or pending[0] or not self.store.has_pending(run_id):
             self.store.enqueue(run_id, DISCOVERY, CALL, now)
+
+    def _no_longer_pending(self, run_id: str, step_id: str) -> tuple[int, str] | None:
+        """Whether a step that was pending races, and its name; its timers are gone too."""
+        if not self.store.has_pending(run_id):
+            return None
+        pending = self.store.db.execute(sql.TAKE_PENDING, (run_id, step_id)).fetchone()
+        if pending is not None:
+            self.store.db.execute(sql.DELETE_STEP_TIMERS, (run_id, step_id, f"invoke:{step_id}"))
+        return pending
 
     def _end(self, run: RunRow, status: str, output: Any, now: int) -> None:
         if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:

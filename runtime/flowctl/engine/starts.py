@@ -89,11 +89,6 @@ class Starts:
                     due = next_time(str(trigger["cron"]), after=now)
                     self.store.enqueue(function.slug, str(trigger["cron"]), CRON, due)
 
-    def has_timeouts(self, function: Function) -> bool:
-        """Whether `began` has something to do for a function's runs."""
-        rules = self._rules_of(function)
-        return rules.start_timeout is not None or rules.finish_timeout is not None
-
     def _rules_of(self, function: Function) -> FlowControl:
         known = self._rules.get(function.slug)
         if known is None or known[0] is not function:

@@ -104,7 +104,9 @@ READ_RUN = _RUN + "WHERE run_id = ?"
 RUNS_OF_EVENT = _RUN + "WHERE event_id = ? ORDER BY run_id"
 OPEN_RUNS = _RUN + "WHERE slug = ? AND ended_at IS NULL"
 SINGLETON_RUNS = _RUN + "WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
-RUN_BEGUN = "UPDATE runs SET status = 'Running', sdk_version = ? WHERE run_id = ? AND ended_at IS NULL"
+IS_OPEN = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NULL"
+RUN_BEGUN = "UPDATE runs SET status = 'Running' WHERE run_id = ? AND ended_at IS NULL"
+PUT_SDK_VERSION = "UPDATE runs SET sdk_version = ?1 WHERE run_id = ?2 AND sdk_version <> ?1"
 END_RUN = "UPDATE runs SET status = ?, ended_at = ?, output = ? WHERE run_id = ? AND ended_at IS NULL"
 
 PUT_STEP = (
@@ -123,7 +125,7 @@ PUT_PENDING = """
     ON CONFLICT DO NOTHING
 """
 TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, name"
-COUNT_PENDING = "SELECT count(*) FROM pending WHERE run_id = ?"
+HAS_PENDING = "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1"
 WAITS_FOR_EVENT = """
     SELECT run_id, step_id, condition FROM pending WHERE kind = 'event' AND event = ?
 """
@@ -156,6 +158,10 @@ PUT_RETRY = """
 REPEAT_JOB = (
     "UPDATE jobs SET taken = 0, again = 0, attempt = 0, due = ?1, rank = ?1 WHERE id = ?2 AND again = 1"
 )
+RETAKE_JOB = """
+    UPDATE jobs SET again = 0, attempt = 0, due = ?1, rank = ?1, generation = generation + 1
+    WHERE id = ?2 AND again = 1 RETURNING generation
+"""
 DELETE_JOB = "DELETE FROM jobs WHERE id = ?"
 DELETE_STEP_TIMERS = "DELETE FROM jobs WHERE run_id = ? AND target IN (?, ?) AND kind <> 'call'"
 DELETE_TIMERS_OF_RUN = "DELETE FROM jobs WHERE run_id = ? AND kind = ?"

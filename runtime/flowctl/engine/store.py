@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,13 @@ class Store:
         """What a run's steps came to, in order of their ends."""
         return {id: orjson.loads(body) for id, body in self.db.execute(sql.READ_STEPS, (run_id,))}
 
-    def pending(self, run_id: str) -> int:
-        """How many planned, sleeping and waiting steps a run has."""
-        return self.db.execute(sql.COUNT_PENDING, (run_id,)).fetchone()[0]
+    def is_open(self, run_id: str) -> bool:
+        """Whether a run is there and has not ended."""
+        return self.db.execute(sql.IS_OPEN, (run_id,)).fetchone() is not None
+
+    def has_pending(self, run_id: str) -> bool:
+        """Whether a run has planned, sleeping or waiting steps."""
+        return self.db.execute(sql.HAS_PENDING, (run_id,)).fetchone() is not None
 
     def attempt(self, job_id: int) -> int:
         """How often a job has failed, as of now."""
@@ -221,6 +225,11 @@ class Store:
     def enqueue(self, run_id: str, target: str, kind: str, due: int) -> None:
         """Add a job; the same one that is being done is done again afterwards."""
         self.db.execute(sql.PUT_JOB, (run_id, target, kind, due, due))
+
+    def taken_again(self, job: Job, now: int) -> Job | None:
+        """The job taken anew, if it was asked for again meanwhile."""
+        row = self.db.execute(sql.RETAKE_JOB, (now, job.id)).fetchone()
+        return replace(job, attempt=0, generation=row[0]) if row else None
 
     def done(self, job: Job, now: int) -> None:
         """The job is done, unless it was asked for again meanwhile."""

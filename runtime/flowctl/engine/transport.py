@@ -1,7 +1,7 @@
 """Calls to apps: HTTP/1.1 with kept connections, small because it is the engine's hot path.
 
-`https` goes through httpx. Raises NotReachedError when the app cannot have seen the request, and
-BrokenError when it may have.
+Raises NotReachedError when the app cannot have seen the request, BrokenError when it may have, and
+TooLargeError for an answer that is cut off.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import asyncio
 import ssl
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, NamedTuple, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httptools
-import httpx
 
 from flowctl.engine.outgoing import Outgoing
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 2 * 3600.0
+IDLE_SECONDS = 2.0
+"""How long a connection is kept unused: less than the five seconds after which many servers close theirs."""
+MAX_ANSWER_BYTES = 8 * 2**20
 REDIRECTS = 4
-_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class NotReachedError(OSError):
@@ -31,6 +33,14 @@ class NotReachedError(OSError):
 
 class BrokenError(OSError):
     """The connection ended before the answer did."""
+
+
+class StaleError(BrokenError):
+    """A kept connection ended before the first byte of an answer: it may simply have been old."""
+
+
+class TooLargeError(OSError):
+    """The answer exceeds `MAX_ANSWER_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +52,17 @@ class Answer:
     body: bytes
 
 
-@dataclass(slots=True)
-class _Parser:
-    """Collects one response."""
-
-    headers: dict[str, str] = field(default_factory=dict[str, str])
-    body: bytearray = field(default_factory=bytearray)
-    complete: bool = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_body(self, chunk: bytes) -> None:
-        self.body += chunk
-
-    def on_message_complete(self) -> None:
-        self.complete = True
+class _Place(NamedTuple):
+    host: str
+    port: int
+    is_tls: bool
 
 
 class Transport:
-    """Kept connections by host and port."""
+    """Kept connections by place."""
 
     def __init__(self) -> None:
-        self._idle: dict[tuple[str, int], list[_Connection]] = defaultdict(list)
+        self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
 
     async def send(self, request: Outgoing) -> Answer:
         """`request` for one that was made before."""
@@ -81,78 +79,149 @@ class Transport:
             url = urljoin(url, answer.headers["location"])
         raise BrokenError(f"{url}: too many redirects")
 
-    async def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        parts = urlsplit(url)
-        if parts.scheme == "https":
-            return await _over_tls(method, url, headers, body)
-        key = (parts.hostname or "127.0.0.1", parts.port or 80)
-        head = _head(method, parts, headers, len(body))
-        while self._idle[key]:
-            connection = self._idle[key].pop()
-            if connection[0].at_eof() or connection[1].is_closing():
-                connection[1].close()
-                continue
-            try:
-                return await self._exchange(key, connection, head + body)
-            except _StaleError:
-                continue
-        try:
-            connection = await asyncio.wait_for(asyncio.open_connection(*key), CONNECT_SECONDS)
-        except (OSError, TimeoutError) as err:
-            raise NotReachedError(f"{url}: {err}") from err
-        try:
-            return await self._exchange(key, connection, head + body)
-        except _StaleError as err:
-            raise BrokenError(f"{url}: {err}") from err
-
     async def close(self) -> None:
         """Drop the idle connections."""
-        writers = [writer for connections in self._idle.values() for _, writer in connections]
+        connections = [connection for kept in self._idle.values() for connection in kept]
         self._idle.clear()
-        for writer in writers:
-            writer.close()
-        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+        for connection in connections:
+            connection.close()
+        await asyncio.gather(*(connection.closed for connection in connections), return_exceptions=True)
 
-    async def _exchange(self, key: tuple[str, int], connection: _Connection, message: bytes) -> Answer:
-        reader, writer = connection
-        keep = False
+    async def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        parts, place = _parts(url)
+        connection = self._kept(place) or await _connect(place, url)
+        answer = await connection.exchange(_head(method, parts, headers, len(body)), body)
+        if connection.is_open:
+            connection.idle_since = connection.loop.time()
+            self._idle[place].append(connection)
+        return answer
+
+    def _kept(self, place: _Place) -> _Connection | None:
+        kept = self._idle[place]
+        while kept:
+            connection = kept.pop()
+            if connection.is_open and connection.loop.time() - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one exchange at a time."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self.idle_since = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._exchanges = 0
+        self._parser: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    async def exchange(self, head: bytes, body: bytes) -> Answer:
+        """Send a request, wait for its answer."""
+        if self._transport is None:
+            raise StaleError("the connection is closed")
+        self._exchanges += 1
+        self._headers: dict[str, str] = {}
+        self._body = bytearray()
+        self._has_begun = self._keeps = False
+        self._parser = httptools.HttpResponseParser(self)
+        waiting = self._waiting = self.loop.create_future()
+        deadline = self.loop.call_later(REPLY_SECONDS, self._fail, BrokenError("no answer within two hours"))
         try:
-            writer.write(message)
-            answer, keep = await asyncio.wait_for(_read(reader), REPLY_SECONDS)
-        except TimeoutError as err:
-            raise BrokenError("no answer within two hours") from err
-        except ConnectionError as err:
-            raise _StaleError(str(err)) from err
-        else:
-            return answer
+            self._transport.write(head + body)
+            return await waiting
+        except asyncio.CancelledError:
+            self._transport.abort()
+            raise
         finally:
-            if keep:
-                self._idle[key].append(connection)
-            else:
-                writer.close()
+            deadline.cancel()
+            self._waiting = None
+            if not self._keeps:
+                self.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None:  # an answer that nobody asked for
+            self.close()
+            return
+        self._has_begun = True
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as err:
+            self._fail(BrokenError(f"what came is no HTTP answer: {err}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+        if not self._has_begun_answer():
+            kind = StaleError if self._exchanges > 1 else BrokenError
+            self._fail(kind(f"the connection was closed before the answer: {exc or 'end of file'}"))
+        elif "content-length" in self._headers or "transfer-encoding" in self._headers:
+            self._fail(BrokenError("the connection was closed in the middle of the answer"))
+        else:
+            self._complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of the parser."""
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, chunk: bytes) -> None:
+        """Of the parser."""
+        self._body += chunk
+        if len(self._body) > MAX_ANSWER_BYTES:
+            self._fail(TooLargeError("Your function's response body exceeds the maximum size limit"))
+
+    def on_message_complete(self) -> None:
+        """Of the parser, which knows only now whether the connection is kept."""
+        self._keeps = bool(self._parser.should_keep_alive())
+        self._complete()
+
+    def _has_begun_answer(self) -> bool:
+        return self._waiting is not None and self._has_begun and bool(self._headers)
+
+    def _complete(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            answer = Answer(self._parser.get_status_code(), self._headers, bytes(self._body))
+            self._waiting.set_result(answer)
+
+    def _fail(self, error: OSError) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
 
 
-class _StaleError(OSError):
-    """The connection ended before a byte of the answer: a kept one may simply have been old."""
+async def _connect(place: _Place, url: str) -> _Connection:
+    loop = asyncio.get_running_loop()
+    tls = _trusted() if place.is_tls else None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, connection = await loop.create_connection(_Connection, place.host, place.port, ssl=tls)
+    except OSError as err:  # a TimeoutError is one
+        raise NotReachedError(f"{url}: {err or 'no connection in time'}") from err
+    return connection
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
-    collected = _Parser()
-    parser: Any = httptools.HttpResponseParser(collected)
-    begun = False
-    while not collected.complete:
-        data = await reader.read(65_536)
-        if not data:
-            if not begun:
-                raise _StaleError("the connection was closed")
-            break
-        begun = True
-        parser.feed_data(data)
-    length_known = "content-length" in collected.headers or "transfer-encoding" in collected.headers
-    if not collected.complete and length_known:
-        raise BrokenError("the connection was closed in the middle of the answer")
-    keep = collected.complete and bool(parser.should_keep_alive())
-    return Answer(parser.get_status_code(), collected.headers, bytes(collected.body)), keep
+@cache
+def _trusted() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+@lru_cache(maxsize=1024)
+def _parts(url: str) -> tuple[SplitResult, _Place]:
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    return parts, _Place(parts.hostname or "127.0.0.1", parts.port or (443 if is_tls else 80), is_tls)
 
 
 def _head(method: str, parts: SplitResult, headers: Mapping[str, str], length: int) -> bytes:
@@ -160,15 +229,3 @@ def _head(method: str, parts: SplitResult, headers: Mapping[str, str], length: i
     lines = [f"{method} {path} HTTP/1.1", f"host: {parts.netloc}", f"content-length: {length}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-async def _over_tls(method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-    timeout = httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS)
-    try:
-        async with httpx.AsyncClient(timeout=timeout, verify=ssl.create_default_context()) as http:
-            answer = await http.request(method, url, headers=dict(headers), content=body)
-    except httpx.ConnectError as err:
-        raise NotReachedError(f"{url}: {err}") from err
-    except httpx.HTTPError as err:
-        raise BrokenError(f"{url}: {err}") from err
-    return Answer(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, answer.content)

@@ -10,7 +10,8 @@ from typing import Any
 from flowctl.engine.protocol import duration_ms, time_ms
 
 BACKOFF_MS = (2_000, 5_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000)
-LOST_BACKOFF_MS = (200, 500, 1_000, 2_000, 5_000, 15_000, 30_000, 60_000)
+LOST_WAITS_MS = (100, 200, 400, 800, 1_500)
+"""Never two seconds: runs go on as soon as a worker is there again."""
 YEAR_MS = 366 * 86_400_000
 OK, CREATED, PARTIAL = 200, 201, 206
 
@@ -147,13 +148,21 @@ def effects_of(reply: Reply, call: Call) -> list[Effect]:
     return [Retry(_retry_time(reply.headers.get("retry-after"), call), call.attempt + 1)]
 
 
-def lost(call: Call, *, reached: bool) -> list[Effect]:
-    """When no answer came: a worker that died counts as a try, one that was not there does not."""
-    if reached and call.is_last:
+def broken(call: Call) -> Effect:
+    """When the connection ended before the answer: the worker may have died of it, so it counts as a try."""
+    if call.is_last:
         output = {"name": "Error", "message": "The connection to the app broke before it answered."}
-        return [Finish(failed=True, output=output)]
-    wait = LOST_BACKOFF_MS[min(call.attempt, len(LOST_BACKOFF_MS) - 1)]
-    return [Retry(call.now + wait, call.attempt + (1 if reached else 0))]
+        return Finish(failed=True, output=output)
+    return Retry(call.now + _lost_wait(call.attempt), call.attempt + 1)
+
+
+def unreached(call: Call, times: int) -> Retry:
+    """When nothing listened, for the n-th time in a row: no try of the run's."""
+    return Retry(call.now + _lost_wait(times), call.attempt)
+
+
+def _lost_wait(times: int) -> int:
+    return LOST_WAITS_MS[min(times, len(LOST_WAITS_MS) - 1)]
 
 
 def shown_name(op: Mapping[str, Any]) -> str:
