@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from flowctl.client import ServerUnreachableError
 from flowctl.errors import ConfigurationError, NotFoundError
-from flowctl_cli.client import ServerUnreachableError
 from flowctl_cli.console import say, style
 from flowctl_cli.project import find_project
 
@@ -66,6 +66,11 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """How people call it: its URL, or this process."""
+        ...
+
+    @property
+    def option(self) -> str:
+        """The option, with a space before it, by which another command reaches the same backend."""
         ...
 
     def interrupted(self, run: RunRef) -> str:
@@ -140,7 +145,7 @@ async def connected(where: Where, *, or_here: bool = False) -> AsyncGenerator[Ba
         return
     url = where.url or await reachable(find_project(where.directory))
     if url is not None:
-        async with contextlib.aclosing(Remote(url)) as remote:
+        async with contextlib.aclosing(Remote(url, option=f" --url {url}" if where.url else "")) as remote:
             yield remote
         return
     if not or_here:
@@ -153,16 +158,17 @@ async def connected(where: Where, *, or_here: bool = False) -> AsyncGenerator[Ba
         yield local
 
 
-def chosen(known: Iterable[str], name: str | None) -> str:
-    """The workflow that is meant: the one that is named, or the only one there is."""
-    ids = list(known)
+def chosen(workflows: Mapping[str, Any], name: str | None) -> str:
+    """The workflow that is meant: the one that is named, or the only one that is not part of another."""
     if name is not None:
-        if name in ids:
+        if name in workflows:
             return name
-        raise NoSuchError("workflow", name, ids)
-    if len(ids) == 1:
-        return ids[0]
-    listed = f"There are: {', '.join(sorted(ids))}." if ids else "The app has none."
+        raise NoSuchError("workflow", name, workflows)
+    nested = {id for workflow in workflows.values() for id, s in workflow["steps"].items() if s["isWorkflow"]}
+    outer = [id for id in workflows if id not in nested]
+    if len(outer) == 1:
+        return outer[0]
+    listed = f"There are: {', '.join(sorted(outer))}." if outer else "The app has none."
     raise ConfigurationError(f"Which workflow? {listed}")
 
 

@@ -69,12 +69,17 @@ async def finish(
         if body is None:
             break
         state = await follow(backend, run, workflow, backend.resume(run, body))
-    report(run, workflow, state, as_json=as_json)
+    report(run, workflow, state, option=backend.option, as_json=as_json)
     return EXIT_CODES.get(str(state["status"]), 1)
 
 
-def report(run: RunRef, workflow: Mapping[str, Any], state: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a run: all of it as JSON, or its result alone, its error, or how it goes on."""
+def report(
+    run: RunRef, workflow: Mapping[str, Any], state: Mapping[str, Any], *, option: str, as_json: bool
+) -> None:
+    """Print a run: all of it as JSON, or its result alone, its error, or how it goes on.
+
+    `option` is what the commands that are suggested need to reach the same backend.
+    """
     if as_json:
         result(state)
         return
@@ -85,9 +90,10 @@ def report(run: RunRef, workflow: Mapping[str, Any], state: Mapping[str, Any], *
             say_error(state.get("error") or {})
         case "suspended":
             for question in questions(workflow, state):
-                _say_question(run, question)
+                _say_question(f"{run.run_id}{option}", question)
         case "paused":
-            say(f"Paused. Go on: flowctl time-travel {run.run_id} --step {_next_step(workflow, state)}")
+            step = _next_step(workflow, state)
+            say(f"Paused. Go on: flowctl time-travel {run.run_id}{option} --step {step}")
         case _:
             pass
 
@@ -119,10 +125,10 @@ def answer(asked: list[Question], *, confirm: bool = True) -> dict[str, Any] | N
     return {"step": question.step, "resumeData": ask(question.schema or {})}
 
 
-def _say_question(run: RunRef, question: Question) -> None:
+def _say_question(run: str, question: Question) -> None:
     told = f": {brief(question.payload)}" if question.payload else ""
     say(f"{style(question.step, 'bold')} waits for an answer{told}")
-    say(f"  flowctl resume {run.run_id} --step {question.step} --data {as_option(question.sample)}")
+    say(f"  flowctl resume {run} --step {question.step} --data {as_option(question.sample)}")
 
 
 def _next_step(workflow: Mapping[str, Any], state: Mapping[str, Any]) -> str:

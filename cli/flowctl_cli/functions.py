@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
+from flowctl.client import ServerUnreachableError
 from flowctl.errors import ConfigurationError
 from flowctl_cli.backend import NoSuchError
-from flowctl_cli.client import ServerUnreachableError
 from flowctl_cli.dev_lock import engine_url
 from flowctl_cli.project import Project
 

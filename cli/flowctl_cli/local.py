@@ -43,10 +43,11 @@ class Local:
 
     app: App
     name: str = "this process"
+    option: str = " --local"
 
     def interrupted(self, run: RunRef) -> str:
         """What becomes of a run that is followed no more, and how to go on with it."""
-        return f"Interrupted. Go on: flowctl restart {run.run_id} --local"
+        return f"Interrupted. Go on: flowctl restart {run.run_id}{self.option}"
 
     async def workflows(self) -> dict[str, Any]:
         """All workflows, by id."""

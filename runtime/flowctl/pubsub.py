@@ -6,6 +6,7 @@ Events live in storage, so a late subscriber gets all of them; this file only wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 
@@ -43,10 +44,10 @@ class Feed:
                 for seq, event in await storage.read_events(workflow_id, run_id, after=after):
                     after = seq
                     yield seq, event
-                try:
-                    await asyncio.wait_for(waiter[1].wait(), POLL_SECONDS)
-                except TimeoutError:
-                    continue
+                # not wait_for, which on Python 3.11 forgets a cancellation that comes as the event is set
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await waiter[1].wait()
         finally:
             self._leave(workflow_id, run_id, waiter)
 

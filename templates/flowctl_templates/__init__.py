@@ -1,33 +1,69 @@
-"""Project templates: each folder's `files` is a project with a few placeholders."""
+"""Project templates: each folder's `files` is a project with a few placeholders, `_common` what all have."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-
-def names() -> list[str]:
-    """The templates there are."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/files"))
+HERE = Path(__file__).parent
+COMMON = "_common"
 
 
-def scaffold(template: str, target: Path, *, project: str) -> list[Path]:
-    """Write a template's files into a folder; answers what was written.
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template: what it shows in a line, and what to try first in a project made from it."""
+
+    name: str
+    summary: str
+    workflow: str
+    data: str
+
+
+TEMPLATES = {
+    template.name: template
+    for template in (
+        Template(
+            "counter",
+            "a loop, as a durable workflow, with two Inngest functions beside it",
+            "increment-workflow",
+            '{"value": 5}',
+        ),
+        Template(
+            "approval",
+            "people answer: suspend and resume, nested workflows, steps side by side",
+            "plan-vacation",
+            '{"vacation_description": "a quiet beach"}',
+        ),
+        Template(
+            "scheduled",
+            "a report every morning: cron, retries, concurrency and throttling",
+            "daily-report",
+            '{"shops": ["berlin", "tokyo"]}',
+        ),
+        Template(
+            "events",
+            "events that fan out to functions and workflows",
+            "fulfil-order",
+            '{"id": "A-1", "email": "ada@example.com", "items": ["pen", "ink"]}',
+        ),
+    )
+}
+
+
+def files_of(template: str, *, project: str) -> dict[Path, str]:
+    """A template's files by relative path, for a project of that name.
 
     `__project__` and `__package__` in texts and paths become the project's name and its import name; a
-    name that begins with `dot-` becomes a hidden one.
+    name that begins with `dot-` becomes a hidden one. A template's own file goes before the common one.
     """
-    source = Path(__file__).parent / template / "files"
     package = project.replace("-", "_")
-    written: list[Path] = []
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        if "__pycache__" in file.parts:
-            continue
-        parts = [_named(part, package) for part in file.relative_to(source).parts]
-        path = target.joinpath(*parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(file.read_text().replace("__project__", project).replace("__package__", package))
-        written.append(path)
-    return written
+    made: dict[Path, str] = {}
+    for source in (HERE / COMMON / "files", HERE / template / "files"):
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            if "__pycache__" not in file.parts:
+                path = Path(*(_named(part, package) for part in file.relative_to(source).parts))
+                made[path] = file.read_text().replace("__project__", project).replace("__package__", package)
+    return made
 
 
 def _named(part: str, package: str) -> str:

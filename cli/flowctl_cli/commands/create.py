@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import flowctl_templates
 from flowctl.errors import ConfigurationError
-from flowctl_cli.console import say
+from flowctl_cli.backend import NoSuchError
+from flowctl_cli.console import is_interactive, result, say, style
+from flowctl_cli.forms import choose
+from flowctl_cli.options import Json
+from flowctl_cli.scaffold import checked_name, free_folder, has_git, make_repository, write_project
+from flowctl_templates import TEMPLATES, Template
 
-NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
+DEFAULT_NAME, DEFAULT_TEMPLATE = "my-app", "counter"
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="The project's name; its folder is made here.")] = None,
-    template: Annotated[str, typer.Option("--template", "-t", help="Which template.")] = "counter",
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="The project's name; its folder is made here.")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", "-t", help=f"One of {', '.join(TEMPLATES)}.")
+    ] = None,
+    git: Annotated[bool | None, typer.Option("--git/--no-git", help="Make a git repository of it.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Make a new project: it runs as it is, and has tests that pass.
+    """Make a new project: it runs as it is, and has tests that pass. Nothing is overwritten.
 
-    Example: flowctl create my-app --template counter
+    What is not said is asked for on a terminal; without one, or with --yes, the template is counter and
+    no repository is made. It needs no network.
+
+    Exit codes: 0 made, 2 the name, the template or the folder cannot be used.
+
+    Examples:
+
+      flowctl create my-app
+
+      flowctl create my-app --template approval --git --yes
     """
-    name = name or ("my-app" if yes else str(typer.prompt("Name of the project", default="my-app")))
-    if not NAME.fullmatch(name):
-        raise ConfigurationError(f"{name!r} is no project name: use small letters, digits and dashes.")
-    if template not in flowctl_templates.names():
-        listed = ", ".join(flowctl_templates.names())
-        raise ConfigurationError(f"There is no template {template!r}. There are: {listed}.")
-    target = Path.cwd() / name
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigurationError(f"{name!r} exists and is not empty: choose another name.")
-    for path in flowctl_templates.scaffold(template, target, project=name):
-        say(f"  {path.relative_to(target.parent)}")
-    say(f"\nNow:\n  cd {name}\n  flowctl dev\nand in another terminal:\n")
-    say("  flowctl invoke --data '{\"value\": 5}'")
+    asking = is_interactive() and not yes
+    project = checked_name(name or _name(asking=asking, yes=yes))
+    target = free_folder(project, Path.cwd())
+    chosen = _template(template, asking=asking)
+    wants_git = git if git is not None else asking and has_git(target.parent) and _confirmed_git()
+    files = write_project(chosen.name, target, project=project)
+    if wants_git:
+        make_repository(target)
+    if as_json:
+        result({"folder": str(target), "template": chosen.name, "files": [str(file) for file in files]})
+        return
+    for file in files:
+        say(style(f"  {project}/{file}", "dim"))
+    _say_next(project, chosen)
+
+
+def _name(*, asking: bool, yes: bool) -> str:
+    if asking:
+        return str(typer.prompt("Name of the project", default=DEFAULT_NAME, err=True))
+    if yes:
+        return DEFAULT_NAME
+    raise ConfigurationError("What is the project's name? flowctl create NAME")
+
+
+def _template(name: str | None, *, asking: bool) -> Template:
+    if name is None and asking:
+        return choose(list(TEMPLATES.values()), [f"{t.name:<10} {t.summary}" for t in TEMPLATES.values()])
+    if name is not None and name not in TEMPLATES:
+        raise NoSuchError("template", name, TEMPLATES)
+    return TEMPLATES[name or DEFAULT_TEMPLATE]
+
+
+def _confirmed_git() -> bool:
+    return typer.confirm("Make a git repository of it?", default=True, err=True)
+
+
+def _say_next(project: str, template: Template) -> None:
+    say(f"\n{style(project, 'bold')} is ready: {template.summary}.\n")
+    say(f"  cd {project}\n  flowctl dev\n\nand in another terminal\n")
+    say(f"  cd {project}\n  flowctl invoke {template.workflow} --data '{template.data}'")
+    say("  python -m pytest")

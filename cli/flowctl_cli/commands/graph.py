@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flowctl.server.wire import workflow_json
 from flowctl_cli.backend import chosen
 from flowctl_cli.console import result, text, users_prints_aside
 from flowctl_cli.options import AppName, Dir, EnvFile
@@ -37,7 +38,8 @@ def command(
     load_environment(project, env_file)
     with users_prints_aside():
         found = load_app(project, app).app
-    graph = found.workflows[chosen(found.workflows, workflow)].serialized_step_graph
+    id = chosen({id: workflow_json(known) for id, known in found.workflows.items()}, workflow)
+    graph = found.workflows[id].serialized_step_graph
     if form == "json":
         result(graph, indent=2)
     else:

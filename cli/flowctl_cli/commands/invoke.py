@@ -11,7 +11,6 @@ import typer
 
 from flowctl.errors import ConfigurationError, FlowctlError, ValidationError
 from flowctl_cli.backend import Backend, NoSuchError, RunRef, Where, chosen, connected
-from flowctl_cli.client import RefusedError
 from flowctl_cli.console import is_interactive, result, say, shown
 from flowctl_cli.follow import finish, follow
 from flowctl_cli.forms import as_option, ask, example, parsed_schema
@@ -151,7 +150,7 @@ async def _forgotten_if_refused(
     """Where the input does not fit: keep no run that never began, and say what would fit."""
     try:
         yield
-    except (ValidationError, RefusedError) as err:
+    except ValidationError as err:
         await backend.delete(run)
         schema = parsed_schema(workflow.get("inputSchema"))
         if schema is None or "Invalid input data" not in str(err):

@@ -152,7 +152,7 @@ async def _show(where: Where, text: str, *, as_json: bool) -> None:
     async with connected(where) as backend:
         run = await find_run(backend, text)
         workflow = (await backend.workflows()).get(run.workflow_id) or {"steps": {}}
-        state = await stored(backend, run)
+        state, option = await stored(backend, run), backend.option
     if as_json:
         result(state)
         return
@@ -161,7 +161,7 @@ async def _show(where: Where, text: str, *, as_json: bool) -> None:
     print_tree(view)
     if state.get("payload") is not None:
         say(f"{style('input', 'dim')} {brief(state['payload'])}")
-    report(run, workflow, state, as_json=False)
+    report(run, workflow, state, option=option, as_json=False)
 
 
 async def _watch(where: Where, text: str, *, as_json: bool) -> int:
@@ -176,7 +176,7 @@ async def _watch(where: Where, text: str, *, as_json: bool) -> int:
             state = await stored(backend, run)
         else:
             state = await follow(backend, run, workflow, events)
-            report(run, workflow, state, as_json=False)
+            report(run, workflow, state, option=backend.option, as_json=False)
         return EXIT_CODES.get(str(state["status"]), 1)
 
 

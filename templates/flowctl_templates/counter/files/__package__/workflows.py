@@ -1,8 +1,7 @@
 """Count to ten."""
 
-from pydantic import BaseModel
-
 from flowctl import StepContext, init
+from pydantic import BaseModel
 
 from __package__.client import client
 

@@ -1,18 +1,22 @@
-"""The workflow, on the local engine: no server, no Inngest."""
+"""The workflow in this process: no server, no Inngest."""
 
-import asyncio
-
-from flowctl import App, SQLiteStorage
+import pytest
+from flowctl import ValidationError
+from flowctl.testing import run_workflow
 
 from __package__.workflows import Counter, increment_workflow
 
 
-def test_it_counts_to_ten() -> None:
-    async def count() -> object:
-        app = App(workflows=[increment_workflow], storage=SQLiteStorage(":memory:"), engine="local")
-        run = await app.get_workflow("increment-workflow").create_run()
-        result = await run.start({"value": 5})
-        await app.stop()
-        return result.result
+async def test_it_counts_to_ten() -> None:
+    result = await run_workflow(increment_workflow, Counter(value=5))
+    assert result.result == Counter(value=10)
 
-    assert asyncio.run(count()) == Counter(value=10)
+
+async def test_it_counts_at_least_once() -> None:
+    result = await run_workflow(increment_workflow, Counter(value=41))
+    assert result.result == Counter(value=42)
+
+
+async def test_what_is_no_number_is_refused() -> None:
+    with pytest.raises(ValidationError, match="value"):
+        await run_workflow(increment_workflow, {"value": "many"})

@@ -1,0 +1,1 @@
+"""Vacations that people select and sign off."""

@@ -1,0 +1,1 @@
+"""Orders, from one event to all that follows."""
