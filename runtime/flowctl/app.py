@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowctl.clock import Clock, SystemClock
 from flowctl.errors import DefinitionError, StorageError, WorkflowNotFoundError
+from flowctl.legs import LegLimits
 from flowctl.pubsub import Feed
 from flowctl.server.config import ServerConfig
 from flowctl.storage import SQLiteStorage, Storage
@@ -32,7 +33,8 @@ class App:
 
     Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`. With `retention` a started app
     forgets runs, of any workflow in its storage, that ended longer ago. `clock` is the time of runs; tests
-    give one that skips sleeps.
+    give one that skips sleeps. `leg_limits` says when a long run on Inngest goes on in a new function run,
+    and when a request is answered.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class App:
         engine: Literal["local", "inngest"] | None = None,
         deployer: Deployer | None = None,
         clock: Clock | None = None,
+        leg_limits: LegLimits | None = None,
     ) -> None:
         self.functions = list(functions)
         self.storage: Storage = storage or SQLiteStorage()
@@ -57,6 +60,7 @@ class App:
         self.engine: Literal["local", "inngest"] | None = engine
         self.deployer = deployer
         self.clock: Clock = clock or SystemClock()
+        self.leg_limits = leg_limits or LegLimits()
         self.feed = Feed()
         self.workflows: dict[str, Workflow[Any, Any]] = {}
         for workflow in workflows:
@@ -131,7 +135,7 @@ class App:
         await self.storage.open()
         await take_over(self)
         if self.inngest is not None:
-            self._chores.append(asyncio.create_task(self.inngest_runner.deliver_stored()))
+            self._chores.append(self.inngest_runner.start())
         if self.retention is not None:
             self._chores.append(asyncio.create_task(self._forget_old_runs(self.retention)))
 
@@ -143,6 +147,8 @@ class App:
         await asyncio.gather(*chores, return_exceptions=True)
         if self._runner is not None:
             await self._runner.stop(grace=STOP_GRACE_SECONDS)
+        if self._inngest_runner is not None:
+            await self._inngest_runner.stop(grace=STOP_GRACE_SECONDS)
         await self.storage.close()
 
     async def _forget_old_runs(self, retention: timedelta) -> None:

@@ -18,9 +18,10 @@ from flowctl.snapshot import RunError, RunStatus, StepResult
 
 async def execute_leg(walk: Walk) -> dict[str, Any]:
     """Walk the graph to the next stop and finish the leg: `{"status": …, "result"?, "error"?}`."""
-    await walk.ops.run("start", partial(_begin, walk))
+    calls_back = walk.scope.workflow.options.on_start is not None
+    await walk.ops.run("start", partial(_begin, walk), repeatable=not calls_back)
     flow = await walk_nodes(walk, walk.scope)
-    return await walk.ops.run("finish", partial(_finish, walk, flow))
+    return await walk.ops.run("finish", partial(_finish, walk, flow), repeatable=True)
 
 
 async def _begin(walk: Walk) -> dict[str, Any]:

@@ -21,8 +21,11 @@ class DurableOps(Protocol):
     Implementations may leave the walk by a BaseException, so code between operations has no effects.
     """
 
-    async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
-        """Run a body once and remember its memo (JSON data) under the operation's id."""
+    async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
+        """Run a body once and remember its memo (JSON data) under the operation's id.
+
+        A `repeatable` body runs no code of steps; its memo may be remembered together with the next one's.
+        """
         ...
 
     async def sleep(self, op: str, until: int) -> None:

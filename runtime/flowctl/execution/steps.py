@@ -115,7 +115,7 @@ async def mark(
         await walk.commit(status=status, records={key: RecordWrite(record, op, memo)}, events=named)
         return memo
 
-    outcome = Outcome.from_memo(await walk.ops.run(op, body), payload)
+    outcome = Outcome.from_memo(await walk.ops.run(op, body, repeatable=True), payload)
     walk.take(op, key, outcome)
     return outcome
 

@@ -10,12 +10,11 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
-import httpx
 import inngest
 
 from flowctl.errors import EngineError
+from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.inngest import BoundWorkflow
 from flowctl.storage.base import Dispatch
 
@@ -35,6 +34,7 @@ class InngestRunner:
 
     app: App
     _bound: dict[str, BoundWorkflow] = field(default_factory=dict[str, BoundWorkflow])
+    _apis: dict[int, EngineApi] = field(default_factory=dict[int, EngineApi])
 
     def bound(self, workflow: Workflow[Any, Any]) -> BoundWorkflow:
         """A workflow with its client; raises EngineError when there is none."""
@@ -45,7 +45,8 @@ class InngestRunner:
                 "pass inngest= to App or make the workflow with init(client)."
             )
         if workflow.id not in self._bound:
-            self._bound[workflow.id] = BoundWorkflow(self.app, workflow, client)
+            api = self._apis.setdefault(id(client), EngineApi(client))
+            self._bound[workflow.id] = BoundWorkflow(self.app, workflow, client, api)
         return self._bound[workflow.id]
 
     def functions(self) -> list[inngest.Function[Any]]:
@@ -77,6 +78,21 @@ class InngestRunner:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
+    def start(self) -> asyncio.Task[None]:
+        """Send what waits to be sent, in a task."""
+        for api in self._apis.values():
+            api.is_open = True
+        return asyncio.create_task(self.deliver_stored())
+
+    async def stop(self, *, grace: float) -> None:
+        """Give requests under way this many seconds, then close the connections of this event loop."""
+        loop = asyncio.get_running_loop()
+        requests = {task for bound in self._bound.values() for task in bound.requests}
+        if ours := [task for task in requests if task.get_loop() is loop]:
+            await asyncio.wait(ours, timeout=grace)
+        for api in self._apis.values():
+            await api.close()
+
     def _is_ours(self, dispatch: Dispatch) -> bool:
         workflow = self.app.workflows.get(dispatch.workflow_id)
         return workflow is not None and self.app.engine_for(workflow) == "inngest"
@@ -88,7 +104,7 @@ class InngestRunner:
         try:
             await _send(bound.client, inngest.Event(name=f"cancel.{bound.name}", data={"runId": run_id}))
             if _ENGINE_RUN_ID.fullmatch(run_id):
-                await _delete_run(bound.client, run_id)
+                await _delete_run(bound.api, run_id)
         except EngineError as err:
             # Storage has the cancellation already: the run's next operation sees it.
             self.app.logger.warning("Run %r is canceled, but the engine could not be told: %s", run_id, err)
@@ -111,15 +127,9 @@ async def _send(client: inngest.Inngest, event: inngest.Event) -> None:
     )
 
 
-async def _delete_run(client: inngest.Inngest, run_id: str) -> None:
-    key = client.signing_key
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(timeout=10) as http:
-        try:
-            answer = await http.delete(urljoin(client.api_origin, f"/v1/runs/{run_id}"), headers=headers)
-        except httpx.HTTPError as err:
-            raise EngineError(f"Inngest at {client.api_origin} could not be reached: {err}") from err
+async def _delete_run(api: EngineApi, run_id: str) -> None:
+    answer = await api.call("DELETE", f"/v1/runs/{run_id}")
     if answer.is_error and answer.status_code != 404:
         raise EngineError(
-            f"Inngest at {client.api_origin} answered {answer.status_code} to the cancellation."
+            f"Inngest at {api.client.api_origin} answered {answer.status_code} to the cancellation."
         )

@@ -7,26 +7,30 @@ same execution as the local runner.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import inngest
-from inngest.experimental import realtime
 
 from flowctl.context import AbortSignal, EngineInfo
 from flowctl.errors import ValidationError
 from flowctl.events import WorkflowEvent, run_finished
 from flowctl.execution.executor import execute_leg
-from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Walk
+from flowctl.runners.checkpoints import Checkpoints
+from flowctl.runners.engine_api import EngineApi
+from flowctl.runners.engine_call import ReceiveCall, received
 from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal
+from flowctl.runners.limits import Budget
+from flowctl.runners.publisher import Publisher
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, Snapshot
-from flowctl.storage.base import Claim, RecordWrite, Storage
+from flowctl.storage.base import Claim, RecordWrite
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -38,9 +42,9 @@ CANCEL_POLL_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _Journal(StoredJournal):
-    """A journal that also publishes to the run's realtime channel; a failure there costs nothing."""
+    """A journal that also publishes to the run's realtime channel."""
 
-    publish: Callable[[str, WorkflowEvent], Awaitable[None]] | None = None
+    publisher: Publisher | None = None
 
     async def commit(
         self,
@@ -51,10 +55,23 @@ class _Journal(StoredJournal):
     ) -> bool:
         """See Journal."""
         stored = await StoredJournal.commit(self, snapshot, records=records, events=events)
-        if stored and self.publish is not None:
+        if stored and self.publisher is not None:
             for _, event in events:
-                await self.publish(self.run_id, event)
+                self.publisher.put(event)
         return stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """The leg that a request is for, and its number; no leg when the run has moved on."""
+
+    run_id: str
+    leg: Leg | None
+    number: int
+    status: str = ""
+
+
+_Plan = Callable[[inngest.Context, InngestOps], Awaitable[_Planned]]
 
 
 @dataclass(slots=True)
@@ -64,7 +81,9 @@ class BoundWorkflow:
     app: App
     workflow: Workflow[Any, Any]
     client: inngest.Inngest
+    api: EngineApi
     signals: dict[str, set[AbortSignal]] = field(default_factory=dict[str, set[AbortSignal]])
+    requests: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
     @property
     def name(self) -> str:
@@ -83,6 +102,7 @@ class BoundWorkflow:
             cancel=cancel,
             retries=LOST_WORKER_RETRIES,
             on_failure=self._failed,
+            middleware=[ReceiveCall],
             **options.flow_control,
         )(self._first_leg)
         concurrency = {k: v for k, v in options.flow_control.items() if k == "concurrency"}
@@ -93,6 +113,7 @@ class BoundWorkflow:
             cancel=cancel,
             retries=LOST_WORKER_RETRIES,
             on_failure=self._failed,
+            middleware=[ReceiveCall],
             **concurrency,
         )(self._later_leg)
         return [first, later]
@@ -103,24 +124,60 @@ class BoundWorkflow:
             signal.set()
 
     async def _first_leg(self, ctx: inngest.Context) -> Any:
+        return await self._carry_out(ctx, self._first_plan)
+
+    async def _later_leg(self, ctx: inngest.Context) -> Any:
+        return await self._carry_out(ctx, self._later_plan)
+
+    async def _carry_out(self, ctx: inngest.Context, plan: _Plan) -> Any:
+        ops = self._ops(ctx)
+        if (request := asyncio.current_task()) is not None:
+            self.requests.add(request)
+            request.add_done_callback(self.requests.discard)
+        return await ops.carry_out(self._leg(ctx, ops, plan))
+
+    async def _leg(self, ctx: inngest.Context, ops: InngestOps, plan: _Plan) -> Any:
+        planned = await plan(ctx, ops)
+        if planned.leg is None:
+            return {"status": planned.status, "runId": planned.run_id}
+        return await self._execute(ctx, ops, planned.leg, planned.number)
+
+    def _ops(self, ctx: inngest.Context) -> InngestOps:
+        """The durable operations of the request that is being answered."""
+        got = received()
+        call, limits, known = got.call, self.app.leg_limits, got.memos.size
+        whole = call is not None and call.target is None and call.runs_at_once
+        return InngestOps(
+            ctx,
+            got.memos,
+            self.app.clock,
+            Budget(limits, steps=known, size=call.size if call and known else 0),
+            Checkpoints(self.api, call),
+            in_line=whole and self.api.takes_checkpoints and not _transforms_output(self.client),
+            may_roll_over=whole,
+        )
+
+    async def _first_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
         data = ctx.event.data
         if isinstance(data.get("leg"), int):
+            run_id = str(data["runId"])
             snapshot = Snapshot(
-                str(data["runId"]),
+                run_id,
                 status="running",
                 input=data.get("inputData"),
                 state=dict(_mapping(data.get("initialState"))),
                 request_context=dict(_mapping(data.get("requestContext"))),
             )
-            return await self._execute(ctx, Leg("start", snapshot, per_step=bool(data.get("perStep"))), 1)
-        memo = await ctx.step.run("plan", partial(self._plan_manual, ctx))
-        return await self._execute(ctx, Leg.from_json(memo["plan"]), memo["leg"])
+            return _Planned(run_id, Leg("start", snapshot, per_step=bool(data.get("perStep"))), 1)
+        memo = await ops.run("plan", partial(self._plan_manual, ctx), repeatable=True)
+        return _Planned(ctx.run_id, Leg.from_json(memo["plan"]), memo["leg"])
 
-    async def _later_leg(self, ctx: inngest.Context) -> Any:
-        memo = await ctx.step.run("plan", partial(self._plan_stored, ctx.event.data))
+    async def _later_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
+        run_id = str(ctx.event.data["runId"])
+        memo = await ops.run("plan", partial(self._plan_stored, ctx.event.data), repeatable=True)
         if memo["plan"] is None:
-            return {"status": memo["status"]}
-        return await self._execute(ctx, Leg.from_json(memo["plan"]), memo["leg"])
+            return _Planned(run_id, None, 0, memo["status"])
+        return _Planned(run_id, Leg.from_json(memo["plan"]), memo["leg"])
 
     async def _plan_manual(self, ctx: inngest.Context) -> dict[str, Any]:
         """A run that was begun by an event sent by hand or a cron: it has the engine's run id."""
@@ -165,55 +222,47 @@ class BoundWorkflow:
         )
         return {"plan": _plan(leg), "leg": stored.leg}
 
-    async def _execute(self, ctx: inngest.Context, leg: Leg, number: int) -> Any:
+    async def _execute(self, ctx: inngest.Context, ops: InngestOps, leg: Leg, number: int) -> Any:
         graph = self.workflow.serialized_step_graph
         leg = replace(leg, snapshot=replace(leg.snapshot, serialized_step_graph=graph))
-        signal, storage = AbortSignal(), await self.app.opened()
-        run_id, resource_id = leg.snapshot.run_id, ctx.event.data.get("resourceId")
-        journal = self._journal(storage, run_id, number)
-        env = Environment(
-            self.app,
-            EngineInfo("inngest"),
-            self.app.logger,
-            signal,
-            str(resource_id) if resource_id else None,
-        )
-        ops = InngestOps(ctx, partial(self._guarded, run_id, signal), self.app.clock)
-        ended = await execute_leg(Walk.of(self.workflow, leg, ops, journal, env))
+        resource_id = ctx.event.data.get("resourceId")
+        async with self._journal(leg.snapshot.run_id, number) as journal, self._watched(journal) as signal:
+            env = Environment(
+                self.app,
+                EngineInfo("inngest"),
+                self.app.logger,
+                signal,
+                str(resource_id) if resource_id else None,
+            )
+            ended = await execute_leg(Walk.of(self.workflow, leg, ops, journal, env))
         if ended["status"] == "failed":
             message = ended.get("error", {}).get("message", "The workflow failed.")
             raise inngest.NonRetriableError(message, quiet=True)
         return ended
 
-    def _journal(self, storage: Storage, run_id: str, leg: int) -> _Journal:
-        app = self.app
-        return _Journal(storage, app.feed, self.workflow.id, run_id, leg, app.clock, publish=self._publish)
-
-    async def _guarded(self, run_id: str, signal: AbortSignal, body: Callable[[], Awaitable[Memo]]) -> Memo:
-        """Run an operation while listening for the run's cancellation, from here or another process."""
-        self.signals.setdefault(run_id, set()).add(signal)
-        watcher = asyncio.create_task(self._watch_cancel(run_id, signal))
+    @contextlib.asynccontextmanager
+    async def _journal(self, run_id: str, leg: int) -> AsyncGenerator[_Journal]:
+        """A journal whose events are published by the time that the request is answered."""
+        app, storage = self.app, await self.app.opened()
+        publisher = Publisher(self.api, f"workflow:{self.workflow.id}:{run_id}", app.logger)
         try:
-            return await body()
+            yield _Journal(storage, app.feed, self.workflow.id, run_id, leg, app.clock, publisher=publisher)
+        finally:
+            await publisher.flushed()
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, journal: StoredJournal) -> AsyncGenerator[AbortSignal]:
+        """A signal that fires when the run is canceled, from here or another process."""
+        signal, run_id = AbortSignal(), journal.run_id
+        self.signals.setdefault(run_id, set()).add(signal)
+        watcher = asyncio.create_task(_watch_cancel(journal, signal))
+        try:
+            yield signal
         finally:
             watcher.cancel()
             self.signals[run_id].discard(signal)
             if not self.signals[run_id]:
                 del self.signals[run_id]
-
-    async def _watch_cancel(self, run_id: str, signal: AbortSignal) -> None:
-        while not signal.is_set():
-            await asyncio.sleep(CANCEL_POLL_SECONDS)
-            stored = await self.app.storage.get_run(self.workflow.id, run_id)
-            if stored is None or stored.status == "canceled":
-                signal.set()
-
-    async def _publish(self, run_id: str, event: WorkflowEvent) -> None:
-        channel = f"workflow:{self.workflow.id}:{run_id}"
-        try:
-            await realtime.publish(client=self.client, channel=channel, topic="watch", data=event.to_json())
-        except Exception as err:  # noqa: BLE001 - the event is stored; only subscribers miss it
-            self.app.logger.debug("Could not publish an event of run %r: %s", run_id, err)
 
     async def _failed(self, ctx: inngest.Context) -> None:
         """The engine gave up on a leg (its worker was lost too often): the run has failed."""
@@ -224,10 +273,23 @@ class BoundWorkflow:
         if stored is None or stored.status not in ACTIVE:
             return
         why = RunError(str(error.get("name", "Error")), str(error.get("message", "The function failed.")))
-        journal = self._journal(storage, run_id, stored.leg)
         finished = run_finished(run_id, status="failed", result=None, error=why)
         snapshot = replace(stored.snapshot, status="failed", error=why)
-        await journal.commit(snapshot, records={}, events=[("finish", finished)])
+        async with self._journal(run_id, stored.leg) as journal:
+            await journal.commit(snapshot, records={}, events=[("finish", finished)])
+
+
+async def _watch_cancel(journal: StoredJournal, signal: AbortSignal) -> None:
+    while not signal.is_set():
+        await asyncio.sleep(CANCEL_POLL_SECONDS)
+        if await journal.ended() == "canceled":
+            signal.set()
+
+
+def _transforms_output(client: inngest.Inngest) -> bool:
+    """Whether a middleware of the client changes what steps give, which only inngest-py itself can apply."""
+    plain = inngest.Middleware.transform_output, inngest.MiddlewareSync.transform_output
+    return any(getattr(one, "transform_output", None) not in plain for one in client.middleware)
 
 
 def _plan(leg: Leg) -> dict[str, Any]:

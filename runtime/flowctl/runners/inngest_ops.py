@@ -1,37 +1,75 @@
 """Durable operations as steps of an Inngest function, through inngest-py.
 
-The only file that knows the interrupts by which its steps leave a function.
+Bodies run in line and are reported to the engine as they end; what only the engine can do (sleep, retry a
+request) leaves the function by inngest-py's interrupts. This file and `branches` alone know those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import inngest
-from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt
+import orjson
+from inngest._internal.server_lib import Opcode
+from inngest._internal.step_lib import ResponseInterrupt, StepInfo, StepResponse
+from inngest._internal.types import EmptySentinel
 
 from flowctl.clock import Clock
 from flowctl.execution.ops import Memo
+from flowctl.runners.branches import Branches, Parked, current_arm, enter_main_arm, replayed
+from flowctl.runners.checkpoints import Checkpoints, EndedStep, hashed
+from flowctl.runners.limits import Budget, RollOver
+
+Body = Callable[[], Awaitable[Memo]]
 
 
 @dataclass(slots=True)
 class InngestOps:
-    """Durable operations as steps of an Inngest function; their ids are the operations' ids."""
+    """Durable operations of one request. Their ids are the steps' ids.
+
+    Unless they run in line, and from the moment that a checkpoint is not taken, there is a request for each.
+    """
 
     ctx: inngest.Context
-    run_body: Callable[[Callable[[], Awaitable[Memo]]], Awaitable[Memo]]
+    memos: inngest.StepMemos
     clock: Clock
+    budget: Budget
+    checkpoints: Checkpoints
+    in_line: bool
+    may_roll_over: bool
+    _known: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
+    async def carry_out(self, walk: Coroutine[Any, Any, Any]) -> Any:
+        """Run a walk until it ends or has to wait for the engine, which then has all that ended before."""
+        enter_main_arm()
+        try:
+            return await walk
+        except ResponseInterrupt as interrupt:
+            raise ResponseInterrupt([*await self._unposted(), *interrupt.responses]) from None
+
+    async def run(self, op: str, body: Body, *, repeatable: bool = False) -> Memo:
         """See DurableOps."""
-        return await self.ctx.step.run(op, partial(self.run_body, body))
+        if self._remembers(op):
+            return self._known[op]
+        await current_arm().enter()
+        if self.may_roll_over and self.budget.leg_is_spent:
+            raise RollOver
+        if not self.in_line:
+            return await self.ctx.step.run(op, partial(self._sized, body))
+        if self.budget.request_is_spent:
+            return await self._planned(op, body)
+        return await self._reported(op, body, repeatable=repeatable)
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps."""
+        if self._remembers(op):
+            return
+        await current_arm().enter()
         await self.ctx.step.sleep_until(op, datetime.fromtimestamp(self.clock.wall_time(until) / 1000, UTC))
 
     async def gather(
@@ -42,40 +80,83 @@ class InngestOps:
         stops: Callable[[Any], bool] | None = None,
     ) -> list[Any]:
         """See DurableOps."""
+        window = limit or max(1, len(thunks))
+        if not self.in_line:
+            return await self._one_by_one(thunks, window, stops)
+        branches = Branches(thunks, window, stops)
+        await branches.run()
+        _leave(branches.parked)
+        return branches.values
+
+    def _remembers(self, op: str) -> bool:
+        if op in self._known:
+            return True
+        memo = self.memos.pop(hashed(op))
+        if isinstance(memo, EmptySentinel):
+            return False
+        if memo.error is not None:
+            raise inngest.StepError(memo.error.message, memo.error.name, memo.error.stack)
+        self._known[op] = memo.data
+        current_arm().note_begun()
+        return True
+
+    async def _reported(self, op: str, body: Body, *, repeatable: bool) -> Memo:
+        """Run a body in line; the engine has what it came to before anything else begins."""
+        began = time.time_ns()
+        memo = self._known[op] = await self._sized(body)
+        self.checkpoints.waiting.append(EndedStep(op, memo, began, time.time_ns()))
+        if not repeatable and not await self.checkpoints.post():
+            self.in_line = False
+            raise ResponseInterrupt([])
+        return memo
+
+    async def _sized(self, body: Body) -> Memo:
+        """Run a body; what it came to is in storage, so a memo that is too large need not be sent."""
+        memo = await body()
+        self.budget.spend(len(orjson.dumps(memo)))
+        if self.may_roll_over and self.budget.size >= self.budget.limits.size:
+            raise RollOver
+        return memo
+
+    async def _planned(self, op: str, body: Body) -> Memo:
+        """Ask for a request of its own."""
+        step = partial(self.ctx.step.run, op, body)
+        return (await self.ctx.group.parallel((step,), parallel_mode=inngest.ParallelMode.RACE))[0]
+
+    async def _unposted(self) -> list[StepResponse]:
+        if self.in_line and await self.checkpoints.post():
+            return []
+        return [_response(step) for step in self.checkpoints.waiting]
+
+    async def _one_by_one(
+        self,
+        thunks: Sequence[Callable[[], Awaitable[Any]]],
+        window: int,
+        stops: Callable[[Any], bool] | None,
+    ) -> list[Any]:
         values: list[list[Any]] = []
 
         async def branches() -> None:
-            values.append(await _branches(thunks, limit or len(thunks), stops))
+            values.append(await replayed(thunks, window, stops))
 
         await self.ctx.group.parallel((branches,), parallel_mode=inngest.ParallelMode.RACE)
         return values[0]
 
 
-async def _branches(
-    thunks: Sequence[Callable[[], Awaitable[Any]]], limit: int, stops: Callable[[Any], bool] | None
-) -> list[Any]:
-    """Replay every branch as far as it has come; leave by the interrupt when one has not ended.
+def _leave(parked: Sequence[Parked]) -> None:
+    """Leave the walk when a branch waits: for the next leg, or for the engine."""
+    if any(isinstance(one, RollOver) for one in parked):
+        raise RollOver
+    if parked:
+        found = [
+            response for one in parked if isinstance(one, ResponseInterrupt) for response in one.responses
+        ]
+        for response in found:
+            response.step.set_parallel_mode(inngest.ParallelMode.RACE)
+        raise ResponseInterrupt(found)
 
-    A branch interrupts with what it waits for, or is skipped when the request is for another one. Within
-    `limit` of a branch that stops the others, branches may have begun, so those are waited for.
-    """
-    values: list[Any] = [None] * len(thunks)
-    horizon, planned, skipped = len(thunks), list[Any](), dict[int, SkipInterrupt]()
-    for index, thunk in enumerate(thunks):
-        if len(planned) >= limit or (index >= horizon and not skipped):
-            break
-        try:
-            values[index] = await thunk()
-        except ResponseInterrupt as interrupt:
-            planned.append(interrupt.responses)
-        except SkipInterrupt as skip:
-            skipped[index] = skip
-        else:
-            if stops is not None and stops(values[index]):
-                horizon = min(horizon, index + limit)
-    if planned:
-        raise ResponseInterrupt([response for responses in planned for response in responses])
-    for index, skip in skipped.items():
-        if index < horizon:
-            raise skip
-    return values
+
+def _response(step: EndedStep) -> StepResponse:
+    name = step.op
+    info = StepInfo(display_name=name, id=hashed(name), name=name, op=Opcode.STEP_RUN)
+    return StepResponse(output=step.memo, step=info)

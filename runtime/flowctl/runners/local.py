@@ -36,9 +36,9 @@ class LocalOps:
 
     clock: Clock
 
-    async def run(self, op: str, body: Callable[[], Awaitable[Memo]]) -> Memo:
+    async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
         """See DurableOps."""
-        del op
+        del op, repeatable
         return await body()
 
     async def sleep(self, op: str, until: int) -> None:

@@ -59,6 +59,7 @@ class Endpoint:
         body = await _body(request)
         if body is None:
             return JSONResponse({"error": "The body is too large."}, 413)
+        request.state.engine_body = body
         asked = comm_lib.CommRequest(
             body=body,
             headers=dict(request.headers.items()),

@@ -1,0 +1,118 @@
+"""An engine, a front that all calls to it go through, and an app whose requests are counted."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import inngest
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flowctl import App, SQLiteStorage, serve
+from flowctl.engine import Engine, EngineConfig
+from tests.conftest import served
+
+PATH = "/api/inngest"
+Refusal = Callable[[str], int | None]
+
+
+@dataclass
+class Front:
+    """Passes calls on to the engine, unless `refuse` answers a path with a status."""
+
+    engine_url: str
+    http: httpx.AsyncClient
+    refuse: Refusal = lambda _: None
+    posts: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    registered: list[dict[str, Any]] = field(default_factory=list)
+
+    async def pass_on(self, request: Request) -> Response:
+        body = await request.body()
+        path = request.url.path
+        if path.startswith("/v1/checkpoint/"):
+            self.posts.append(orjson.loads(body))
+        if path.startswith("/e/"):
+            self.events += orjson.loads(body)
+        if path == "/fn/register":
+            self.registered += orjson.loads(body)["functions"]
+        if (status := self.refuse(path)) is not None:
+            return Response(b"refused", status)
+        url = f"{self.engine_url}{path}?{request.url.query}"
+        kept = {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}}
+        answer = await self.http.request(request.method, url, content=body, headers=kept)
+        shown = {k: v for k, v in answer.headers.items() if k == "content-type"}
+        return Response(answer.content, answer.status_code, shown)
+
+    @property
+    def posted(self) -> list[str]:
+        """The steps that were reported while a request went on, in order."""
+        return [step["name"] for post in self.posts for step in post["steps"]]
+
+
+@dataclass
+class Served:
+    """An app on an engine of its own."""
+
+    app: App
+    front: Front
+    engine: Engine
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+
+    async def start(self, workflow_id: str, input_data: Any = None) -> Any:
+        """Run a workflow to its first stop."""
+        run = await self.app.get_workflow(workflow_id).create_run()
+        return await run.start(input_data=input_data)
+
+
+@contextlib.asynccontextmanager
+async def on_engine(**options: Any) -> AsyncIterator[Served]:
+    """Serve an app (options as for App) whose client talks to its engine through a front."""
+    async with contextlib.AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
+        front = Front(engine.url, await stack.enter_async_context(httpx.AsyncClient(timeout=30)))
+        methods = ["GET", "POST", "PUT", "DELETE"]
+        asgi = Starlette(routes=[Route("/{path:path}", front.pass_on, methods=methods)])
+        front_url = await stack.enter_async_context(listening(asgi))
+        client = inngest.Inngest(
+            app_id="test", is_production=False, api_base_url=front_url, event_api_base_url=front_url
+        )
+        stack.push_async_callback(client._http_client._http_client.aclose)
+        app = App(inngest=client, storage=SQLiteStorage(":memory:"), **options)
+        made = Served(app, front, engine)
+        web = Starlette(routes=[Route(PATH, _Counted(serve(app), made.requests), methods=methods)])
+        made.url = await stack.enter_async_context(listening(web)) + PATH
+        stack.push_async_callback(app.stop)
+        answer = await front.http.put(made.url)
+        assert answer.status_code == 200, answer.text
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def listening(asgi: Any) -> AsyncIterator[str]:
+    """Serve on a free port; its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        async with served(asgi, listener):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class _Counted:
+    """An endpoint that notes the engine's calls."""
+
+    def __init__(self, endpoint: Any, requests: list[str]) -> None:
+        self.endpoint, self.requests = endpoint, requests
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            self.requests.append(scope["query_string"].decode())
+        await self.endpoint(scope, receive, send)
