@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/node/node_modules/.installed
 
-.PHONY: test node lint types demo lock clean
+.PHONY: test soak-crashes node lint types demo lock clean
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,14 @@ $(NODE): tests/node/package.json tests/node/package-lock.json
 test: $(STAMP) $(NODE)  ## everything that must hold: lint, types, tests
 	$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m pytest -q -n 2
+
+soak-crashes: $(STAMP)  ## kill processes at every durable operation: nothing is lost, nothing finished runs again
+	$(BIN)/python -m tests.crashes local
+	$(BIN)/python -m tests.crashes local --deaths 4 --sample 300
+	$(BIN)/python -m tests.crashes local --postgres
+	$(BIN)/python -m tests.crashes worker
+	$(BIN)/python -m tests.crashes worker --postgres --sample 20
+	$(BIN)/python -m tests.crashes engine
 
 demo: $(STAMP)  ## the main job: scaffold, serve, run, stop
 	$(BIN)/python scripts/demo.py

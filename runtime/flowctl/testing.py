@@ -214,8 +214,8 @@ async def _client_of(engine: Engine, origin: inngest.Inngest | None) -> AsyncGen
 
 
 @contextlib.asynccontextmanager
-async def _served(asgi: ASGIApp) -> AsyncGenerator[str]:
-    """Serve an ASGI application in this event loop; gives its URL."""
+async def _served(asgi: ASGIApp, listener: socket.socket | None = None) -> AsyncGenerator[str]:
+    """Serve an ASGI application in this event loop, at a bound socket or a free port; gives its URL."""
     import uvicorn  # noqa: PLC0415 - only tests on Inngest need a server
 
     class Server(uvicorn.Server):
@@ -226,8 +226,10 @@ async def _served(asgi: ASGIApp) -> AsyncGenerator[str]:
             yield
 
     config = uvicorn.Config(asgi, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    server, listener = Server(config), socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    server = Server(config)
+    if listener is None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
     serving = asyncio.create_task(server.serve([listener]))
     try:
         while not server.started:  # noqa: ASYNC110 - uvicorn tells by a flag only

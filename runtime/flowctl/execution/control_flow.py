@@ -94,7 +94,8 @@ async def run_any(
     if record is not None and walk.leg.kind != "start" and key not in walk.fresh:
         if _is_settled(walk, key, record, iteration):
             return Outcome(record)
-        payload = payload if record.payload is None else record.payload
+        if _iteration(record) == iteration and record.payload is not None:
+            payload = record.payload
     walk.fresh.add(key)
     call = Call(
         scope=place.scope,
@@ -116,8 +117,11 @@ async def run_any(
 def _is_settled(walk: Walk, key: str, record: StepResult, iteration: int) -> bool:
     if record.status == "suspended":
         return not _is_resumed(walk, key)
-    known = (record.metadata or {}).get("iterationCount", 0)
-    return record.status in {"success", "skipped"} and known == iteration
+    return record.status in {"success", "skipped"} and _iteration(record) == iteration
+
+
+def _iteration(record: StepResult) -> int:
+    return (record.metadata or {}).get("iterationCount", 0)
 
 
 def _is_resumed(walk: Walk, key: str) -> bool:
@@ -128,10 +132,16 @@ def _is_resumed(walk: Walk, key: str) -> bool:
 async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outcome:
     before = walk.records.get(call.key)
     continues = before is not None and before.status in {"suspended", "running"} and walk.leg.kind != "start"
-    if not continues:
+    anew = before is not None and not continues
+    if anew:
         walk.forget(f"{call.key}/")
     started = await mark(
-        walk, f"{call.op}.start", call.key, call.payload, partial(nested_started, walk, call, before)
+        walk,
+        f"{call.op}.start",
+        call.key,
+        call.payload,
+        partial(nested_started, walk, call, before),
+        anew=anew,
     )
     walk.begun(call.key)
     scope = Scope(workflow, f"{call.key}/", f"{call.op}/", call.payload)

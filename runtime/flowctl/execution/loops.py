@@ -23,15 +23,12 @@ def loop_position(walk: Walk, key: str, data: Any) -> tuple[int, Any, bool]:
     return iteration + 1, record.output, again if done == iteration else True
 
 
-def decide(walk: Walk, scope: Scope, node: LoopNode, iteration: int, output: Any) -> Any:
-    """Whether the loop goes round again after this output, from its condition."""
+async def decide(walk: Walk, scope: Scope, node: LoopNode, iteration: int, output: Any) -> bool:
+    """Whether the loop goes round again after this output; noted, to be stored with the iteration's end."""
     typed = parse_leniently(node.step.schemas.output, output)
     own = {node.step.id: output}
-    return _repeats(
-        node, node.condition(contexts.condition(walk, scope, typed, iteration=iteration, own=own))
-    )
-
-
-async def _repeats(node: LoopNode, holds: Any) -> bool:
+    holds = node.condition(contexts.condition(walk, scope, typed, iteration=iteration, own=own))
     truth = bool(await holds if inspect.isawaitable(holds) else holds)
-    return truth if node.kind == "dowhile" else not truth
+    again = truth if node.kind == "dowhile" else not truth
+    walk.positions[f"{scope.key(node.step.id)}~"] = [iteration, again]
+    return again

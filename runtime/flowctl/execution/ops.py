@@ -69,7 +69,7 @@ class Journal(Protocol):
         self,
         snapshot: Snapshot,
         *,
-        records: Mapping[str, RecordWrite],
+        records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
     ) -> bool:
         """Store changes and wake those who watch; False when the run was canceled meanwhile."""

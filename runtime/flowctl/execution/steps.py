@@ -47,17 +47,15 @@ class Call:
 
 async def run_step(walk: Walk, call: Call) -> Outcome:
     """The step's outcome after at most 1 + retries tries."""
-    retry = call.scope.workflow.options.retry
-    retries = retry.attempts if call.step.retries is None else call.step.retries
-    outcome = await _try(walk, call, attempt=0)
-    for attempt in range(1, retries + 1):
-        if outcome.record.status != "failed" or not outcome.retriable or walk.canceled:
-            break
-        if retry.delay:
-            ended = outcome.record.ended_at or 0
-            await walk.ops.sleep(f"{call.op}.delay.{attempt}", ended + retry.delay)
+    delay = call.scope.workflow.options.retry.delay
+    attempt, failed_at = walk.failed_tries(call.key)
+    while True:
+        if attempt and delay:
+            await walk.ops.sleep(f"{call.op}.delay.{attempt}", failed_at + delay)
         outcome = await _try(walk, call, attempt=attempt)
-    return outcome
+        if _is_last(call, outcome, attempt) or walk.canceled:
+            return outcome
+        attempt, failed_at = attempt + 1, outcome.record.ended_at or 0
 
 
 async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
@@ -66,6 +64,7 @@ async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
     memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt))
     outcome = Outcome.from_memo(memo, call.payload)
     walk.take(op, call.key, outcome)
+    walk.tried(call.key, None if _is_last(call, outcome, attempt) else outcome, attempt)
     return outcome
 
 
@@ -81,7 +80,9 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     await walk.commit(records={call.key: RecordWrite(begun)}, events=started if first else ())
     outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
     walk.take(op, call.key, outcome)
-    ended = _ending(walk, call, outcome, call_id) if _is_last(call, outcome, attempt) else []
+    last = _is_last(call, outcome, attempt)
+    walk.tried(call.key, None if last else outcome, attempt)
+    ended = _ending(walk, call, outcome, call_id) if last else []
     memo = outcome.to_memo()
     finished = [(f"{op}:{event.type}", event) for event in ended]
     await walk.commit(records={call.key: RecordWrite(outcome.record, op, memo)}, events=finished)
@@ -98,9 +99,18 @@ Marked = tuple[StepResult, Sequence[WorkflowEvent], bool | None]
 
 
 async def mark(
-    walk: Walk, op: str, key: str, payload: Any, make: Callable[[int], Awaitable[Marked]]
+    walk: Walk,
+    op: str,
+    key: str,
+    payload: Any,
+    make: Callable[[int], Awaitable[Marked]],
+    *,
+    anew: bool = False,
 ) -> Outcome:
-    """One operation without a step's code: a record, its events, and maybe a decision."""
+    """One operation without a step's code: a record, its events, and maybe a decision.
+
+    With `anew` the records below this one are forgotten: those of an earlier iteration of a nested workflow.
+    """
 
     async def body() -> dict[str, Any]:
         done = await walk.journal.finished(op)
@@ -112,7 +122,8 @@ async def mark(
         memo = outcome.to_memo()
         status = "waiting" if record.status == "waiting" else "running"
         named = [(f"{op}:{event.type}", event) for event in emitted]
-        await walk.commit(status=status, records={key: RecordWrite(record, op, memo)}, events=named)
+        written = {key: RecordWrite(record, op, memo)} | ({f"{key}/": None} if anew else {})
+        await walk.commit(status=status, records=written, events=named)
         return memo
 
     outcome = Outcome.from_memo(await walk.ops.run(op, body, repeatable=True), payload)

@@ -119,6 +119,18 @@ class Walk:
         if "/" not in key and "[" not in key and key not in self.execution_path:
             self.execution_path.append(key)
 
+    def tried(self, key: str, failed: Outcome | None, attempt: int) -> None:
+        """Note a failed try after which another is due, or that none is."""
+        if failed is None:
+            self.positions.pop(f"{key}!", None)
+        else:
+            self.positions[f"{key}!"] = [attempt + 1, failed.record.ended_at or 0]
+
+    def failed_tries(self, key: str) -> tuple[int, int]:
+        """How many tries of a step an interrupted leg has made in vain, and when the last one ended."""
+        tries, ended_at = self.positions.get(f"{key}!", (0, 0)) if self.leg.kind == "restart" else (0, 0)
+        return tries, ended_at
+
     def forget(self, prefix: str) -> None:
         """Drop what an earlier iteration left of a nested workflow, so that it begins anew."""
         self.records = {key: record for key, record in self.records.items() if not key.startswith(prefix)}
@@ -146,7 +158,7 @@ class Walk:
         self,
         *,
         status: RunStatus = "running",
-        records: Mapping[str, RecordWrite] | None = None,
+        records: Mapping[str, RecordWrite | None] | None = None,
         events: Sequence[tuple[str, WorkflowEvent]] = (),
     ) -> None:
         """Store an operation's changes; notices a cancellation."""

@@ -50,7 +50,7 @@ class _Journal(StoredJournal):
         self,
         snapshot: Snapshot,
         *,
-        records: Mapping[str, RecordWrite],
+        records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
     ) -> bool:
         """See Journal."""

@@ -51,7 +51,7 @@ class StoredJournal:
         self,
         snapshot: Snapshot,
         *,
-        records: Mapping[str, RecordWrite],
+        records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
     ) -> bool:
         """See Journal."""

@@ -33,14 +33,17 @@ class RecordWrite:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one durable operation changes: records, the run's header and new events."""
+    """What one durable operation changes: records, the run's header and new events.
+
+    None under a key forgets the records whose keys begin with it.
+    """
 
     workflow_id: str
     run_id: str
     leg: int
     now: int
     snapshot: Snapshot
-    records: Mapping[str, RecordWrite] = field(default_factory=dict[str, RecordWrite])
+    records: Mapping[str, RecordWrite | None] = field(default_factory=dict[str, RecordWrite | None])
     events: Sequence[tuple[str, WorkflowEvent]] = ()
 
 

@@ -107,12 +107,16 @@ class SQLStorage(ABC):
         records = [
             (*run, key, _dump(write.record.to_json()), leg, write.op, _dump_or_none(write.memo))
             for key, write in commit.records.items()
+            if write is not None
         ]
+        forgotten = [(*run, len(key), key) for key, write in commit.records.items() if write is None]
         events = [(*run, f"{leg}:{key}", _dump(event.to_json())) for key, event in commit.events]
 
         def work(db: Database) -> bool:
             if db.execute(sql.UPDATE_RUN, (*header, *run, leg)).rowcount == 0:
                 return False
+            if forgotten:
+                db.executemany(sql.DELETE_RECORDS_BELOW, forgotten)
             if records:
                 db.executemany(sql.PUT_RECORD, records)
             if events:

@@ -93,6 +93,7 @@ PUT_RECORD = """
 """
 READ_RECORDS = "SELECT key, body FROM records WHERE workflow_id = ? AND run_id = ? ORDER BY rowid"
 DELETE_RECORDS = "DELETE FROM records WHERE workflow_id = ? AND run_id = ?"
+DELETE_RECORDS_BELOW = "DELETE FROM records WHERE workflow_id = ? AND run_id = ? AND substr(key, 1, ?) = ?"
 FINISHED_MEMO = """
     SELECT memo FROM records WHERE workflow_id = ? AND run_id = ? AND leg = ? AND op = ? AND memo IS NOT NULL
 """
