@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flowctl.engine import Engine, EngineConfig
-from flowctl.engine.executor import now_ms
 from flowctl.engine.protocol import new_ulid
+from flowctl.engine.timing import now_ms
 
 
 class Shop:

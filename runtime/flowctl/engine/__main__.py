@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowctl.engine.server import Engine, EngineConfig, PortInUseError
+from flowctl.engine.store import DatabaseError
 
 PORT_IN_USE = 4
+UNUSABLE_DATABASE = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,14 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         studio_url=given.studio_url,
         event_keys=tuple(given.event_key),
         signing_keys=tuple(given.signing_key),
+        max_queued=given.max_queued,
+        retention_days=given.retention or None,
+        drain_seconds=given.drain if given.db else 0,
     )
     listener = socket.socket(fileno=given.fd) if given.fd is not None else None
     try:
         with asyncio.Runner(loop_factory=fast_loop()) as runner:
             runner.run(_serve(Engine(config, listener=listener)))
     except PortInUseError as err:
-        print(f"{err} Stop the other program, or choose another port with --port.", file=sys.stderr)  # noqa: T201 - its console
-        return PORT_IN_USE
+        return _told(f"{err} Stop the other program, or choose another port with --port.", PORT_IN_USE)
+    except DatabaseError as err:
+        return _told(str(err), UNUSABLE_DATABASE)
     return 0
 
 
@@ -47,13 +53,27 @@ def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _told(reason: str, code: int) -> int:
+    print(reason, file=sys.stderr)  # noqa: T201 - its console
+    return code
+
+
 async def _serve(engine: Engine) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end() -> None:
+        """The first signal lets calls in flight end, the second does not."""
+        if stop.is_set():
+            engine.hurry()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     async with engine:
         print(f"flowctl engine ready on {engine.url}", flush=True)  # noqa: T201 - its console
         await stop.wait()
+        if engine.calls_in_flight and engine.config.drain_seconds:
+            print(f"waiting for {engine.calls_in_flight} calls in flight", flush=True)  # noqa: T201 - its console
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="production: sign requests, demand it of API calls; a second one is accepted beside it",
+    )
+    parser.add_argument(
+        "--max-queued", type=int, default=500_000, metavar="JOBS", help="answer 503 to events above it"
+    )
+    parser.add_argument(
+        "--retention", type=float, default=30, metavar="DAYS", help="forget what ended before; 0: never"
+    )
+    parser.add_argument(
+        "--drain", type=float, default=10, metavar="SECONDS", help="with --db: let calls in flight end first"
     )
     parser.add_argument("--fd", type=int, help="an inherited listening socket instead of host and port")
     return parser

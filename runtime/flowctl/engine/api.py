@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flowctl.engine import queries
 from flowctl.engine import statements as sql
 from flowctl.engine.apps import Apps, RegistrationError
+from flowctl.engine.backlog import RETRY_AFTER_SECONDS, QueueFullError
 from flowctl.engine.checkpoint_api import CheckpointApi, is_output
 from flowctl.engine.checkpoints import Checkpoints
 from flowctl.engine.endpoints import Endpoints
-from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import (
     InvalidEventError,
@@ -34,6 +34,7 @@ from flowctl.engine.protocol import (
 from flowctl.engine.realtime import Realtime
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
+from flowctl.engine.timing import now_ms
 
 BODY_LIMIT = 16 * 2**20
 LIST_LIMIT = 100
@@ -326,7 +327,8 @@ class Authorized:
 def create_api(api: Api, keys: Keys, *, local_only: bool) -> ASGIApp:
     """The ASGI application."""
     app = Starlette(
-        routes=api.routes(), exception_handlers={InvalidEventError: _too_large, BadRequestError: _bad}
+        routes=api.routes(),
+        exception_handlers={InvalidEventError: _too_large, BadRequestError: _bad, QueueFullError: _full},
     )
     authorized = Authorized(app, keys)
     return LocalOnly(authorized) if local_only else authorized
@@ -334,6 +336,12 @@ def create_api(api: Api, keys: Keys, *, local_only: bool) -> ASGIApp:
 
 async def _bad(_: Request, err: Exception) -> Response:
     return _refused(str(err), 400, 400)
+
+
+async def _full(_: Request, err: Exception) -> Response:
+    answer = _refused(str(err), 503, 503)
+    answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return answer
 
 
 async def _too_large(_: Request, err: Exception) -> Response:

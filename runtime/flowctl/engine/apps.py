@@ -12,9 +12,9 @@ import orjson
 
 from flowctl.engine import starts
 from flowctl.engine import statements as sql
-from flowctl.engine.executor import now_ms
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, stable_id
+from flowctl.engine.timing import now_ms
 from flowctl.engine.transport import Transport
 
 POLL_SECONDS = 5.0

@@ -15,10 +15,10 @@ from starlette.routing import BaseRoute, Route
 
 from flowctl.engine.checkpoints import CheckpointError, Checkpoints
 from flowctl.engine.endpoints import Endpoints
-from flowctl.engine.executor import now_ms
 from flowctl.engine.limits import MAX_STATE_BYTES
 from flowctl.engine.realtime import Realtime
 from flowctl.engine.store import RunRow
+from flowctl.engine.timing import now_ms
 
 PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 OF_ITS_OWN_BODY = frozenset({"content-length", "content-encoding", "transfer-encoding"})

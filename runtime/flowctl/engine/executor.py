@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from flowctl.engine.protocol import Function
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL
 from flowctl.engine.store import Job, RunRow
+from flowctl.engine.timing import now_ms
 from flowctl.engine.transport import Answer, NotReachedError, StaleError, TooLargeError, Transport
 from flowctl.engine.turn import Call, Effect, Finish, Reply, Retry, broken, effects_of, unreached
 
@@ -30,13 +30,9 @@ CONCURRENCY = 1_000
 BATCH = 100
 """Jobs taken in one go, between which the HTTP interface has its turn."""
 UNKNOWN_FUNCTION_RETRY_MS = 1_000
+INTERNAL_ERROR_RETRY_MS = 1_500
 
 log = logging.getLogger("flowctl.engine")
-
-
-def now_ms() -> int:
-    """Epoch milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -49,6 +45,7 @@ class Executor:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _drains: bool = False
     _unreachable: dict[str, int] = field(default_factory=dict[str, int])
     """How often in a row each app's URL could not be reached."""
 
@@ -57,7 +54,7 @@ class Executor:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        while True:
+        while not self._drains:
             self.woken.clear()
             wait = self._work(now_ms())
             try:
@@ -78,10 +75,25 @@ class Executor:
             return 0
         return (due - now) / 1000 if due is not None and due > now else None
 
-    async def stop(self) -> None:
-        """Leave the calls in flight: their jobs are taken up again by the next engine."""
+    @property
+    def calls_in_flight(self) -> int:
+        """How many apps are being called."""
+        return len(self._calls)
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing more, and give the calls in flight some seconds to end."""
+        self._drains = True
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=seconds)
+
+    def hurry(self) -> None:
+        """Give up the calls in flight."""
         for task in self._calls:
             task.cancel()
+
+    async def stop(self) -> None:
+        """Leave the calls in flight: their jobs are taken up again by the next engine."""
+        self.hurry()
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self.transport.close()
 
@@ -103,6 +115,7 @@ class Executor:
         self.woken.set()
         if not task.cancelled() and task.exception() is not None:
             log.error("A call failed inside the engine.", exc_info=task.exception())
+            self.ledger.put_back(job, due=now_ms() + INTERNAL_ERROR_RETRY_MS)
 
     async def _call(self, job: Job) -> None:
         """Take turns for a run as long as each leads to the next at once and nobody waits for the place."""
@@ -127,7 +140,8 @@ class Executor:
         )
 
     def _may_go_on(self, job: Job) -> bool:
-        return len(self._calls) < CONCURRENCY and not self.gates.is_waited_for(job)
+        has_room = len(self._calls) < CONCURRENCY and not self._drains
+        return has_room and not self.gates.is_waited_for(job)
 
     async def _answered(
         self, job: Job, run: RunRow, function: Function, call: Call

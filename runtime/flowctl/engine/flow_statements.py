@@ -7,7 +7,9 @@ PUT_METER = """
     INSERT INTO meters (name, at, count, until) VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET at = excluded.at, count = excluded.count, until = excluded.until
 """
-FORGET_METERS = "DELETE FROM meters WHERE until < ?"
+FORGET_METERS = """
+    DELETE FROM meters WHERE name IN (SELECT name FROM meters INDEXED BY meters_over WHERE until < ? LIMIT ?)
+"""
 
 HOLD_EVENT = "INSERT INTO held (slug, key, since, event_id, body) VALUES (?, ?, ?, ?, ?)"
 COUNT_HELD = "SELECT count(*) FROM held WHERE slug = ? AND key = ?"

@@ -13,6 +13,7 @@ import orjson
 
 from flowctl.engine import starts
 from flowctl.engine import statements as sql
+from flowctl.engine.backlog import Backlog
 from flowctl.engine.expressions import holds
 from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
 from flowctl.engine.protocol import (
@@ -54,6 +55,7 @@ class Ledger:
 
     store: Store
     wake: Callable[[], None]
+    backlog: Backlog | None = None
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
     starts: Starts = field(init=False)
 
@@ -61,14 +63,16 @@ class Ledger:
         self.starts = Starts(self.store, lambda run, now: self._end(run, "Cancelled", {}, now))
 
     def take_in(self, events: Sequence[Event]) -> None:
-        """Keep events and do what they cause."""
+        """Keep events and do what they cause; raises QueueFullError."""
+        self._check_backlog()
         with self.store.transaction():
             for event in events:
                 self.intake(event)
         self.wake()
 
     def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> str:
-        """Run a function by its id; answers the id of the event made for it."""
+        """Run a function by its id; answers the id of the event made for it. Raises QueueFullError."""
+        self._check_backlog()
         event = _made(INVOKED, {**(payload.get("data") or {})}, now)
         with self.store.transaction():
             self.store.put_event(event)
@@ -100,6 +104,16 @@ class Ledger:
         """End a job whose run has ended."""
         with self.store.transaction():
             self.store.db.execute(sql.DELETE_JOB, (job.id,))
+
+    def put_back(self, job: Job, *, due: int) -> None:
+        """Try a job again later, as if it had not been taken."""
+        with self.store.transaction():
+            self.store.db.execute(sql.RETRY_JOB, (due, job.attempt, job.id))
+        self.wake()
+
+    def _check_backlog(self) -> None:
+        if self.backlog is not None:
+            self.backlog.check()
 
     def _leave(self, job: Job, effects: Sequence[Effect], now: int, *, may_go_on: bool) -> Job | None:
         retry = next((effect for effect in effects if isinstance(effect, Retry)), None)

@@ -33,6 +33,11 @@ def new_ulid(now: int) -> str:
     return _ulid((now << 80) | int.from_bytes(os.urandom(10)))
 
 
+def first_ulid(ms: int) -> str:
+    """The smallest id of a millisecond."""
+    return _ulid(ms << 80)
+
+
 def seeded_ulid(seed: str, index: int) -> str | None:
     """The id of a request's n-th event by its seed `ms,base64`, the same when the request is repeated."""
     ms, _, entropy = seed.partition(",")

@@ -15,9 +15,11 @@ from starlette.types import ASGIApp
 
 from flowctl.engine.api import LOOPBACK, Api, create_api
 from flowctl.engine.apps import Apps, ask_to_register
+from flowctl.engine.backlog import Backlog
 from flowctl.engine.executor import Executor
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.realtime import Realtime
+from flowctl.engine.retention import Retention
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import Store
 from flowctl.engine.transport import Transport
@@ -27,7 +29,12 @@ STOP_SECONDS = 1
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Where the engine listens (port 0: any free one), where it keeps its state, which apps it looks for."""
+    """Where the engine listens (port 0: any free one), where it keeps its state, which apps it looks for.
+
+    Above `max_queued` jobs senders of events are told to try again. Runs and events are forgotten
+    `retention_days` after their end (None: never). A stopping engine waits `drain_seconds` for calls in
+    flight.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8288
@@ -37,6 +44,9 @@ class EngineConfig:
     studio_url: str | None = None
     event_keys: tuple[str, ...] = ()
     signing_keys: tuple[str, ...] = ()
+    max_queued: int = 500_000
+    retention_days: float | None = 30
+    drain_seconds: float = 0
 
 
 class PortInUseError(OSError):
@@ -60,7 +70,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         self._store = Store(self.config.db)
         woken = asyncio.Event()
-        ledger = Ledger(self._store, woken.set)
+        ledger = Ledger(self._store, woken.set, Backlog(self._store, self.config.max_queued))
         apps = Apps(ledger)
         apps.load()
         keys = Keys(self.config.signing_keys, self.config.event_keys)
@@ -72,6 +82,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._server.serve([self._listener])),
             asyncio.create_task(self._executor.run()),
+            asyncio.create_task(Retention(self._store, self.config.retention_days).run()),
             *(
                 asyncio.create_task(ask_to_register(url, self.transport, poll=self.config.poll))
                 for url in self.config.app_urls
@@ -83,7 +94,17 @@ class Engine:
             await asyncio.sleep(0.001)
         return self
 
+    @property
+    def calls_in_flight(self) -> int:
+        """How many apps are being called."""
+        return self._executor.calls_in_flight
+
+    def hurry(self) -> None:
+        """Wait no longer for calls in flight."""
+        self._executor.hurry()
+
     async def __aexit__(self, *_: object) -> None:
+        await self._executor.drain(self.config.drain_seconds)  # apps may still report what they did
         self._server.should_exit = True
         serving, *others = self._tasks
         for task in others:

@@ -71,6 +71,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     INSERT INTO secrets (name, value) VALUES ('run tokens', randomblob(32));
     """,
+    """
+    CREATE INDEX runs_ended ON runs (ended_at) WHERE ended_at IS NOT NULL;
+    CREATE INDEX meters_over ON meters (until);
+    """,
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -108,6 +112,18 @@ IS_OPEN = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NULL"
 RUN_BEGUN = "UPDATE runs SET status = 'Running' WHERE run_id = ? AND ended_at IS NULL"
 PUT_SDK_VERSION = "UPDATE runs SET sdk_version = ?1 WHERE run_id = ?2 AND sdk_version <> ?1"
 END_RUN = "UPDATE runs SET status = ?, ended_at = ?, output = ? WHERE run_id = ? AND ended_at IS NULL"
+
+FORGET_RUNS = """
+    DELETE FROM runs WHERE run_id IN (
+        SELECT run_id FROM runs WHERE ended_at IS NOT NULL AND ended_at < ? ORDER BY ended_at LIMIT ?
+    ) RETURNING run_id
+"""
+FORGET_STEPS = "DELETE FROM steps WHERE run_id = ?"
+FORGET_EVENTS = """
+    DELETE FROM events WHERE internal_id IN (
+        SELECT internal_id FROM events WHERE internal_id < ? ORDER BY internal_id LIMIT ?
+    )
+"""
 
 PUT_STEP = (
     "INSERT INTO steps (run_id, step_id, body, name, ended_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -171,11 +187,22 @@ READ_DISPATCH = "SELECT run_id, generation FROM jobs WHERE id = ? AND taken = 1"
 READ_ATTEMPT = "SELECT attempt FROM jobs WHERE id = ?"
 RESET_ATTEMPT = "UPDATE jobs SET attempt = 0 WHERE id = ? AND attempt > 0"
 RELEASE_JOBS = "UPDATE jobs SET taken = 0, gate = NULL WHERE taken <> 0"
+COUNT_JOBS = "SELECT count(*) FROM jobs"
 RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due"
 
 
+class NewerDatabaseError(Exception):
+    """The database was written by a newer version of this program, whose tables are unknown here."""
+
+
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring the tables to the newest version, one transaction a version."""
-    for version in range(db.execute("PRAGMA user_version").fetchone()[0], len(MIGRATIONS)):
+    """Bring the tables to the newest version, one transaction a version; raises NewerDatabaseError."""
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found > len(MIGRATIONS):
+        known = len(MIGRATIONS)
+        raise NewerDatabaseError(
+            f"its tables have version {found}, this program knows {known}: upgrade flowctl."
+        )
+    for version in range(found, len(MIGRATIONS)):
         script = f"BEGIN IMMEDIATE; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;"
         db.executescript(script)

@@ -17,6 +17,9 @@ import orjson
 from flowctl.engine import statements as sql
 from flowctl.engine.protocol import Event, Function, iso
 
+OPEN_SECONDS = 3.0
+"""How long an engine that ends may take to let go of its file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -94,17 +97,20 @@ class StateSize:
     largest: int
 
 
+class DatabaseError(Exception):
+    """An engine's database file cannot be used."""
+
+    def __init__(self, path: Path, reason: Exception) -> None:
+        is_held = isinstance(reason, sqlite3.OperationalError) and "locked" in str(reason)
+        shown = "another engine uses it; stop that, or give another file." if is_held else reason
+        super().__init__(f"Cannot use the database {str(path)!r}: {shown}")
+
+
 class Store:
     """The tables. Methods that write belong inside `transaction()`."""
 
     def __init__(self, path: Path | None) -> None:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = sqlite3.connect(path or ":memory:", isolation_level=None)
-        self.db.execute("PRAGMA busy_timeout = 5000")
-        self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute("PRAGMA synchronous = NORMAL")
-        sql.migrate(self.db)
+        self.db = _memory() if path is None else _file(path)
         self.db.execute(sql.RELEASE_JOBS)
 
     def close(self) -> None:
@@ -235,6 +241,29 @@ class Store:
         """The job is done, unless it was asked for again meanwhile."""
         if self.db.execute(sql.REPEAT_JOB, (now, job.id)).rowcount == 0:
             self.db.execute(sql.DELETE_JOB, (job.id,))
+
+
+def _memory() -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    sql.migrate(db)
+    return db
+
+
+def _file(path: Path) -> sqlite3.Connection:
+    """Held by this process alone, since an engine takes what is leased in it for a dead one's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_SECONDS)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        sql.migrate(db)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("COMMIT")
+    except (sqlite3.DatabaseError, sql.NewerDatabaseError) as err:
+        db.close()
+        raise DatabaseError(path, err) from err
+    return db
 
 
 def _event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:

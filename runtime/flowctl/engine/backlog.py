@@ -1,0 +1,36 @@
+"""Back-pressure: what waits in the queue is bounded, and senders are told to come again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowctl.engine import statements as sql
+from flowctl.engine.store import Store
+from flowctl.engine.timing import now_ms
+
+LOOK_AGAIN_MS = 500
+RETRY_AFTER_SECONDS = 2
+
+
+class QueueFullError(Exception):
+    """More jobs wait than the engine is allowed to hold; nothing of what was sent was taken."""
+
+
+@dataclass(slots=True)
+class Backlog:
+    """The jobs of a store, counted now and then: between two counts the bound may be overshot a little."""
+
+    store: Store
+    bound: int
+    _count: int = 0
+    _counted_at: int = 0
+
+    def check(self) -> None:
+        """Raise QueueFullError when no more may be taken in."""
+        now = now_ms()
+        if now - self._counted_at >= LOOK_AGAIN_MS:
+            self._count, self._counted_at = self.store.db.execute(sql.COUNT_JOBS).fetchone()[0], now
+        if self._count >= self.bound:
+            raise QueueFullError(
+                f"{self._count} jobs are queued, the bound is {self.bound}: try again later."
+            )
