@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from flowctl.step import Step
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowctl.workflow import Workflow
 
 Condition = Callable[[Any], Any]
+AnyStep: TypeAlias = "Step[Any, Any] | Workflow[Any, Any]"
 
 _SOURCE_LIMIT = 1000
 
@@ -26,7 +27,7 @@ _SOURCE_LIMIT = 1000
 class StepNode:
     """One step (or nested workflow) after the other; a mapping is a step with component "MAPPING"."""
 
-    step: Step[Any, Any] | Workflow[Any, Any]
+    step: AnyStep
     map_config: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -40,7 +41,7 @@ class StepNode:
 class ParallelNode:
     """All steps at once, with the same input."""
 
-    steps: tuple[Step[Any, Any] | Workflow[Any, Any], ...]
+    steps: tuple[AnyStep, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The node for snapshots and the API."""
@@ -51,10 +52,10 @@ class ParallelNode:
 class ConditionalNode:
     """Every arm whose condition is true, at once."""
 
-    arms: tuple[tuple[Condition, Step[Any, Any] | Workflow[Any, Any]], ...]
+    arms: tuple[tuple[Condition, AnyStep], ...]
 
     @property
-    def steps(self) -> tuple[Step[Any, Any] | Workflow[Any, Any], ...]:
+    def steps(self) -> tuple[AnyStep, ...]:
         """The steps of the arms."""
         return tuple(step for _, step in self.arms)
 
@@ -73,7 +74,7 @@ class ConditionalNode:
 class LoopNode:
     """A step again and again: while, or until, the condition holds."""
 
-    step: Step[Any, Any] | Workflow[Any, Any]
+    step: AnyStep
     condition: Condition
     kind: Literal["dowhile", "dountil"]
 
@@ -89,17 +90,19 @@ class LoopNode:
 
 @dataclass(frozen=True, slots=True)
 class ForeachNode:
-    """A step for each item of a list, at most `concurrency` at a time."""
+    """A step for each item of a list, at most `concurrency` (or what a function says) at a time."""
 
-    step: Step[Any, Any] | Workflow[Any, Any]
-    concurrency: int
+    step: AnyStep
+    concurrency: int | Callable[[Any], Any]
 
     def to_json(self) -> dict[str, Any]:
         """The node for snapshots and the API."""
         return {
             "type": "foreach",
             "step": {"type": "step", "step": step_json(self.step)},
-            "opts": {"concurrency": self.concurrency},
+            "opts": {"fn": source_of(self.concurrency)}
+            if callable(self.concurrency)
+            else {"concurrency": self.concurrency},
         }
 
 
@@ -135,7 +138,7 @@ class SleepUntilNode:
 Node = StepNode | ParallelNode | ConditionalNode | LoopNode | ForeachNode | SleepNode | SleepUntilNode
 
 
-def steps_of(node: Node) -> tuple[Step[Any, Any] | Workflow[Any, Any], ...]:
+def steps_of(node: Node) -> tuple[AnyStep, ...]:
     """The steps that a node holds."""
     match node:
         case StepNode() | LoopNode() | ForeachNode():
@@ -153,7 +156,7 @@ def ids_of(node: Node) -> tuple[str, ...]:
     return tuple(step.id for step in steps_of(node))
 
 
-def step_json(step: Step[Any, Any] | Workflow[Any, Any]) -> dict[str, Any]:
+def step_json(step: AnyStep) -> dict[str, Any]:
     """A step as the serialized graph shows it."""
     shown: dict[str, Any] = {"id": step.id}
     if step.description:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
-from flowctl.schema import to_json
+from flowctl.schema import NotJSONError, to_json
 
 
 class RequestContext:
@@ -60,13 +61,8 @@ class RequestContext:
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON data; a value without a JSON form is left out."""
-        return {
-            key: json for key, value in self._values.items() if (json := _json_or_none(value)) is not None
-        }
-
-
-def _json_or_none(value: Any) -> Any:
-    try:
-        return to_json(value)
-    except TypeError:
-        return None
+        shown: dict[str, Any] = {}
+        for key, value in self._values.items():
+            with contextlib.suppress(NotJSONError):
+                shown[key] = to_json(value)
+        return shown

@@ -6,9 +6,11 @@ Called by users and the server; calls `execution.plans` (pure), storage, and the
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
@@ -23,15 +25,17 @@ from flowctl.errors import (
     StillRunningError,
 )
 from flowctl.events import WorkflowEvent, run_canceled
+from flowctl.execution.callbacks import RunInfo, info_of, notify_ended, notify_started
 from flowctl.execution.paths import leaf_paths
-from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start
+from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start, same_suspension
 from flowctl.execution.time_travel import Travel, plan_time_travel
 from flowctl.request_context import RequestContext
 from flowctl.runners.local import is_lost
-from flowctl.schema import parse, parse_leniently, to_json
-from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StoredRun
+from flowctl.schema import parse, to_json
+from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StepResult, StoredRun
 from flowctl.step import Step
 from flowctl.storage.base import Claim, Dispatch, Storage
+from flowctl.stored import result_of, with_nested_rows
 from flowctl.stream import LegEnd, RunStream
 
 if TYPE_CHECKING:
@@ -44,6 +48,9 @@ _AT_REST: frozenset[RunStatus] = frozenset(
     {"pending", "suspended", "success", "failed", "canceled", "paused"}
 )
 _SUSPENDED: frozenset[RunStatus] = frozenset({"suspended"})
+_PAUSED: frozenset[RunStatus] = frozenset({"paused"})
+SETTLE_SECONDS = 2.0
+SETTLE_POLL_SECONDS = 0.025
 
 
 class Run(Generic[Out]):
@@ -107,13 +114,17 @@ class Run(Generic[Out]):
         label: str | None = None,
         for_each_index: int | None = None,
         request_context: RequestContext | Mapping[str, Any] | None = None,
+        *,
+        per_step: bool = False,
     ) -> RunResult[Out]:
         """Go on with a suspended step and answer where the run stands then.
 
         Raises NotSuspendedError, AmbiguousStepError, ValidationError (nothing is consumed) and
         AlreadyClaimedError (another resume was first).
         """
-        task = await self._resume(step, resume_data, label, for_each_index, request_context)
+        task = await self._resume(
+            step, resume_data, label, for_each_index, request_context, per_step=per_step
+        )
         await task
         return await self._result()
 
@@ -124,9 +135,11 @@ class Run(Generic[Out]):
         label: str | None = None,
         for_each_index: int | None = None,
         request_context: RequestContext | Mapping[str, Any] | None = None,
+        *,
+        per_step: bool = False,
     ) -> str:
         """As `resume`, but answers the run's id at once."""
-        await self._resume(step, resume_data, label, for_each_index, request_context)
+        await self._resume(step, resume_data, label, for_each_index, request_context, per_step=per_step)
         return self.run_id
 
     def resume_stream(
@@ -136,11 +149,13 @@ class Run(Generic[Out]):
         label: str | None = None,
         for_each_index: int | None = None,
         request_context: RequestContext | Mapping[str, Any] | None = None,
+        *,
+        per_step: bool = False,
     ) -> RunStream[Out]:
         """As `resume`, as an async iterable of this leg's events."""
 
         async def begin() -> None:
-            await self._resume(step, resume_data, label, for_each_index, request_context)
+            await self._resume(step, resume_data, label, for_each_index, request_context, per_step=per_step)
 
         return RunStream(self, begin, close_on_suspend=True)
 
@@ -158,7 +173,10 @@ class Run(Generic[Out]):
         owner = held.get((self.workflow_id, self.run_id))
         if not is_lost(owner):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
-        await (await self._launch(plan_restart(stored.snapshot), expected=ACTIVE))
+        snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
+        leg = plan_restart(snapshot)
+        records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
+        await (await self._launch(leg, expected=ACTIVE, records=records))
         return await self._result()
 
     async def time_travel(
@@ -197,18 +215,25 @@ class Run(Generic[Out]):
         return RunStream(self, begin, close_on_suspend=True)
 
     async def cancel(self) -> None:
-        """End the run as canceled; the step in flight sees `abort_signal`. A finished run stays as it is."""
+        """End the run as canceled; the step in flight sees `abort_signal`, and no other begins.
+
+        A run that has ended stays as it is. Raises RunNotFoundError.
+        """
         await self._stored()
         event = run_canceled(self.run_id)
         if not await self._storage.cancel(
             self.workflow_id, self.run_id, event=event, now=self.app.clock.now()
         ):
             return
+        await notify_ended(self.workflow, "canceled", partial(self._info, (await self._stored()).snapshot))
         self.app.feed.wake(self.workflow_id, self.run_id)
         if self.app.engine_for(self.workflow) == "local":
             self.app.local_runner.abort(self.workflow_id, self.run_id)
         else:
             await self.app.inngest_runner.cancel(self.workflow, self.run_id)
+
+    def _info(self, snapshot: Snapshot) -> RunInfo:
+        return info_of(self.workflow, snapshot, resource_id=self.resource_id, app=self.app)
 
     def observe_stream(self) -> RunStream[Out]:
         """All events of the run so far, then new ones, until it ends."""
@@ -228,29 +253,59 @@ class Run(Generic[Out]):
     async def _begin(
         self, input_data: Any, initial_state: Any, request_context: Any, *, per_step: bool
     ) -> Awaitable[Any]:
-        snapshot = (await self._stored()).snapshot
+        stored = await self._stored()
+        if stored.status not in _NEVER_STARTED:
+            raise self._started_before(stored.status)
         begun = replace(
-            snapshot,
+            stored.snapshot,
             status="running",
             input=self._valid(self.workflow.schemas.input, input_data, "Invalid input data"),
             state=self._valid(self.workflow.schemas.state, initial_state or {}, "Invalid initial state"),
             request_context=self._valid_context(request_context),
         )
+        await notify_started(self.workflow, partial(self._info, begun))
         return await self._launch(plan_start(begun, per_step=per_step), expected=_NEVER_STARTED)
 
     async def _resume(
-        self, step: Any, resume_data: Any, label: str | None, item: int | None, request_context: Any
+        self,
+        step: Any,
+        resume_data: Any,
+        label: str | None,
+        item: int | None,
+        request_context: Any,
+        *,
+        per_step: bool,
     ) -> Awaitable[Any]:
-        stored = await self._stored()
+        seen = await self._stored()
+        stored = await self._at_rest(seen)
+        context = stored.snapshot.request_context | RequestContext(request_context).to_json()
+        snapshot = replace(stored.snapshot, status="running", request_context=self._valid_context(context))
+        if stored.status == "paused" and step is None and label is None:
+            return await self._launch(Leg("resume", snapshot, per_step=per_step), expected=_PAUSED)
         target = plan_resume(self.workflow, stored.snapshot, step=_path(step), label=label, item=item)
-        asked = self.workflow.step_named(target.paths[0])
+        if not same_suspension(target, seen.snapshot, stored.snapshot):
+            raise AlreadyClaimedError(f"Run {self.run_id!r} was resumed meanwhile: another call was first.")
         data = to_json(resume_data)
+        asked = self.workflow.step_named(target.paths[0])
         if isinstance(asked, Step):
             data = self._valid(asked.schemas.resume, data, "Invalid resume data")
-        context = stored.snapshot.request_context | RequestContext(request_context).to_json()
-        snapshot = replace(stored.snapshot, status="running", request_context=context)
-        leg = Leg("resume", snapshot, targets=target.paths, item=target.item, resume_data=data)
+        leg = Leg(
+            "resume",
+            snapshot,
+            targets=target.paths,
+            item=target.item,
+            resume_data=data,
+            per_step=per_step,
+        )
         return await self._launch(leg, expected=_SUSPENDED)
+
+    async def _at_rest(self, stored: StoredRun) -> StoredRun:
+        """The run once its leg has ended: a suspension is seen as an event before that."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while stored.status in ACTIVE and leaf_paths(stored.snapshot.records) and time.monotonic() < deadline:
+            await asyncio.sleep(SETTLE_POLL_SECONDS)
+            stored = await self._stored()
+        return stored
 
     async def _travel(
         self,
@@ -284,10 +339,20 @@ class Run(Generic[Out]):
             initial_state=None if state is None else to_json(state),
             per_step=per_step,
         )
-        return await self._launch(plan_time_travel(self.workflow, stored.snapshot, travel), expected=_AT_REST)
+        leg = plan_time_travel(self.workflow, stored.snapshot, travel)
+        return await self._launch(leg, expected=_AT_REST, records=leg.snapshot.records)
 
-    async def _launch(self, leg: Leg, *, expected: frozenset[RunStatus]) -> Awaitable[Any]:
-        """Claim a leg and hand it to its engine; the answer can be awaited for the leg's end."""
+    async def _launch(
+        self,
+        leg: Leg,
+        *,
+        expected: frozenset[RunStatus],
+        records: Mapping[str, StepResult] | None = None,
+    ) -> Awaitable[Any]:
+        """Claim a leg and hand it to its engine; the answer can be awaited for the leg's end.
+
+        `records` replace those that are stored.
+        """
         engine = self.app.engine_for(self.workflow)
         claim = Claim(
             self.workflow_id,
@@ -297,7 +362,7 @@ class Run(Generic[Out]):
             leg.snapshot,
             engine=engine,
             lease=self.app.local_runner.lease() if engine == "local" else None,
-            records=leg.snapshot.records if leg.kind == "time-travel" else None,
+            records=records,
             dispatch=dispatch_body(leg, self.resource_id) if engine == "inngest" else None,
         )
         seen = 0 if expected is _NEVER_STARTED or engine == "local" else await self._last_event()
@@ -305,9 +370,7 @@ class Run(Generic[Out]):
         if number is None:
             status = (await self._stored()).status
             if expected is _NEVER_STARTED:
-                raise StillRunningError(
-                    f"Run {self.run_id!r} was started before (it is {status}): create another run."
-                )
+                raise self._started_before(status)
             raise AlreadyClaimedError(f"Run {self.run_id!r} is {status}: another call was first.")
         if engine == "local":
             runner = self.app.local_runner
@@ -315,6 +378,10 @@ class Run(Generic[Out]):
         dispatch = Dispatch(self.workflow_id, self.run_id, number, claim.dispatch or {})
         await self.app.inngest_runner.deliver(dispatch)
         return LegEnd(self, seen)
+
+    def _started_before(self, status: RunStatus) -> StillRunningError:
+        way_out = "go on with resume()" if status in {"paused", "suspended"} else "create another run"
+        return StillRunningError(f"Run {self.run_id!r} was started before (it is {status}): {way_out}.")
 
     async def _last_event(self) -> int:
         known = await self._storage.read_events(self.workflow_id, self.run_id)
@@ -371,40 +438,6 @@ async def take_over(app: App) -> None:
             await run._launch(plan_restart(stored.snapshot), expected=ACTIVE)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
         except AlreadyClaimedError:
             continue
-
-
-def result_of(workflow: Workflow[Any, Out], stored: StoredRun) -> RunResult[Out]:
-    """A stored run as the result that callers get."""
-    snapshot = stored.snapshot
-    suspended = leaf_paths(snapshot.records) if snapshot.status == "suspended" else []
-    steps = snapshot.steps
-    return RunResult(
-        status=snapshot.status,
-        run_id=stored.run_id,
-        workflow_id=workflow.id,
-        input=snapshot.input,
-        result=parse_leniently(workflow.schemas.output, snapshot.result)
-        if snapshot.status == "success"
-        else None,
-        error=snapshot.error,
-        steps=steps,
-        suspended=suspended,
-        suspend_payload={
-            id: _without_meta(steps[id].suspend_payload)
-            for id in {path[0]: None for path in suspended}
-            if id in steps
-        },
-        resume_labels=snapshot.resume_labels,
-        state=snapshot.state,
-        step_execution_path=snapshot.step_execution_path,
-        raw_result=snapshot.result,
-    )
-
-
-def _without_meta(payload: Any) -> Any:
-    if not isinstance(payload, dict):
-        return payload
-    return {k: v for k, v in payload.items() if k != "__workflow_meta"}
 
 
 def _path(step: Any) -> str | Sequence[str] | None:

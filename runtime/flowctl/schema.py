@@ -36,6 +36,17 @@ def to_json(value: object) -> Any:
         raise NotJSONError(f"{type(value).__name__} cannot be kept as JSON data: {err}") from None
 
 
+def own_copy(value: Any) -> Any:
+    """A copy as deep as plain dicts and lists go, so that whoever gets it may change it."""
+    if type(value) is dict:
+        given: dict[Any, Any] = value
+        return {key: own_copy(item) for key, item in given.items()}
+    if type(value) is list:
+        items: list[Any] = value
+        return [own_copy(item) for item in items]
+    return value
+
+
 class Schema(Generic[T]):
     """A type with its validation. `parse` gives the typed value, `json_schema` what forms are made from."""
 

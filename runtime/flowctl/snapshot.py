@@ -5,8 +5,8 @@ Python names are snake_case, the JSON of `to_json`/`from_json` is camelCase; tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
@@ -45,10 +45,16 @@ class RunError:
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Without the stack; attributes keep the user's spelling."""
+    def to_json(self, *, stack: bool = False) -> dict[str, Any]:
+        """Without the stack, unless it is asked for; attributes keep the user's spelling."""
         shown = {**self.attributes, "name": self.name, "message": self.message}
-        return shown | ({"cause": self.cause.to_json()} if self.cause else {})
+        if stack and self.stack is not None:
+            shown["stack"] = self.stack
+        return shown | ({"cause": self.cause.to_json(stack=stack)} if self.cause else {})
+
+    def without_stack(self) -> RunError:
+        """The error as snapshots show it."""
+        return replace(self, stack=None, cause=self.cause.without_stack() if self.cause else None)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunError:
@@ -80,15 +86,18 @@ class StepResult:
     resumed_at: int | None = None
     metadata: Mapping[str, Any] | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as stored and sent: absent fields are left out, a success keeps its output."""
+    def to_json(self, *, stack: bool = False) -> dict[str, Any]:
+        """The record as sent: absent fields are left out, a success keeps its output.
+
+        With `stack` its error has the traceback, as results and storages have it.
+        """
         shown = {
             camel(f.name): getattr(self, f.name)
             for f in fields(self)
             if getattr(self, f.name) is not None and f.name != "error"
         }
         if self.error is not None:
-            shown["error"] = self.error.to_json()
+            shown["error"] = self.error.to_json(stack=stack)
         if self.status == "success":
             shown.setdefault("output", None)
         return shown
@@ -125,7 +134,9 @@ class Snapshot:
     @property
     def steps(self) -> dict[str, StepResult]:
         """The records of the workflow's own steps: without items and nested ones."""
-        return {key: record for key, record in self.records.items() if "[" not in key and "/" not in key}
+        return {
+            key: record for key, record in self.records.items() if "/" not in key and not key.endswith("]")
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot as stored and shown."""
@@ -133,7 +144,7 @@ class Snapshot:
         shown["context"] |= {key: record.to_json() for key, record in self.records.items()}
         return shown
 
-    def header_json(self) -> dict[str, Any]:
+    def header_json(self, *, stack: bool = False) -> dict[str, Any]:
         """The snapshot without its records, which storages keep one by one."""
         shown: dict[str, Any] = {
             "runId": self.run_id,
@@ -157,7 +168,7 @@ class Snapshot:
         if self.status == "success":
             shown["result"] = self.result
         if self.error is not None:
-            shown["error"] = self.error.to_json()
+            shown["error"] = self.error.to_json(stack=stack)
         return shown
 
     @classmethod
@@ -206,7 +217,8 @@ class RunResult(Generic[Out]):
         """The result as the HTTP API answers it."""
         shown: dict[str, Any] = {
             "status": self.status,
-            "steps": {"input": self.input} | {key: record.to_json() for key, record in self.steps.items()},
+            "steps": {"input": self.input}
+            | {key: record.to_json(stack=True) for key, record in self.steps.items()},
             "input": self.input,
             "stepExecutionPath": self.step_execution_path,
             "runId": self.run_id,
@@ -214,7 +226,7 @@ class RunResult(Generic[Out]):
         if self.status == "success":
             shown["result"] = self.raw_result
         if self.status == "failed" and self.error is not None:
-            shown["error"] = self.error.to_json()
+            shown["error"] = self.error.to_json(stack=True)
         if self.status == "suspended":
             shown |= {
                 "suspended": self.suspended,
@@ -264,8 +276,28 @@ class StoredRun:
 
     @property
     def steps(self) -> dict[str, StepResult]:
-        """The records of the workflow's own steps."""
+        """The records of the workflow's steps; nested ones too where `get_workflow_run_by_id` names them."""
         return self.snapshot.steps
+
+    @property
+    def input(self) -> Any:
+        """The workflow's input, JSON data."""
+        return self.snapshot.input
+
+    @property
+    def result(self) -> Any:
+        """The workflow's result, JSON data, after a success."""
+        return self.snapshot.result
+
+    @property
+    def error(self) -> RunError | None:
+        """Why the run failed, without the stack."""
+        return self.snapshot.error
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The run's state."""
+        return self.snapshot.state
 
     def to_json(self) -> dict[str, Any]:
         """As the list route shows it."""
@@ -297,3 +329,46 @@ class StoredRuns:
 
     runs: list[StoredRun]
     total: int
+
+
+def settled(snapshot: Snapshot) -> Snapshot:
+    """A snapshot whose steps do not seem to run when the run was canceled."""
+    if snapshot.status != "canceled":
+        return snapshot
+    in_flight = {"running", "waiting"}
+    records = {
+        key: replace(record, status="canceled") if record.status in in_flight else record
+        for key, record in snapshot.records.items()
+    }
+    return replace(snapshot, records=records)
+
+
+def shown(snapshot: Snapshot, *, nested: bool) -> Snapshot:
+    """A stored run as people look at it: nested steps as `outer.inner`, no items, no tracebacks.
+
+    What has a suspended step inside is shown as running: only the step itself waits.
+    """
+    records = settled(snapshot).records
+    around = {outer for key, r in records.items() if r.status == "suspended" for outer in _around(key)}
+    kept = {
+        key.replace("/", "."): _plain(record, running=nested and key in around)
+        for key, record in records.items()
+        if not key.endswith("]") and (nested or "/" not in key)
+    }
+    error = snapshot.error.without_stack() if snapshot.error else None
+    return replace(snapshot, records=kept, error=error)
+
+
+def _around(key: str) -> Iterator[str]:
+    """The records that a nested record lies in: `a` and `a/b` for `a/b/c`."""
+    while "/" in key:
+        key = key.rpartition("/")[0]
+        yield key
+        if key.endswith("]"):
+            yield key.rpartition("[")[0]
+
+
+def _plain(record: StepResult, *, running: bool) -> StepResult:
+    error = record.error.without_stack() if record.error else None
+    status = "running" if running and record.status == "suspended" else record.status
+    return replace(record, status=status, error=error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self
 
@@ -17,6 +17,7 @@ from flowctl import graph, mapping
 from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
 from flowctl.schema import Schema
+from flowctl.snapshot import StoredRuns, shown
 from flowctl.step import Schemas, Step, clone_step, create_step
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowctl.app import App
     from flowctl.run import Run
-    from flowctl.snapshot import StoredRun, StoredRuns
+    from flowctl.snapshot import StoredRun
 
 In = TypeVar("In", default=Any)
 Out = TypeVar("Out", default=Any)
@@ -124,9 +125,18 @@ class Workflow(Generic[In, Out]):
         """Run a step, and again until the condition holds for its output."""
         return self._add(graph.LoopNode(_checked(step), condition, "dountil"))
 
-    def foreach(self, step: Step[Any, Any] | Workflow[Any, Any], *, concurrency: int = 1) -> Self:
-        """Run a step for each item of the list before it, `concurrency` at a time; outputs keep the order."""
-        if concurrency < 1:
+    def foreach(
+        self,
+        step: Step[Any, Any] | Workflow[Any, Any],
+        *,
+        concurrency: int | Callable[[StepContext[Any]], Any] = 1,
+    ) -> Self:
+        """Run a step for each item of the list before it; the output is the list of outputs, in order.
+
+        `concurrency` items run at a time: a number, or a function of the context (what it answers is
+        rounded down, and 1 where it is less or no number). The next item starts as soon as one ends.
+        """
+        if not callable(concurrency) and concurrency < 1:
             raise DefinitionError(f"Workflow {self.id!r}: foreach concurrency must be 1 or more.")
         return self._add(graph.ForeachNode(_checked(step), concurrency))
 
@@ -178,17 +188,27 @@ class Workflow(Generic[In, Out]):
         return await create_run(self, run_id=run_id, resource_id=resource_id)
 
     async def list_workflow_runs(self, **filters: Any) -> StoredRuns:
-        """Stored runs, newest first: `status, resource_id, from_date, to_date, page, per_page`."""
-        return await (await self._home().opened()).list_runs(self.id, **filters)
+        """Stored runs, newest first: `status, resource_id, from_date, to_date, page, per_page`.
+
+        `page` counts from 0 and acts together with `per_page`; `total` counts all pages; dates are those of
+        the run's creation, inclusive. A workflow that is registered with no app has no runs.
+        """
+        if self.app is None:
+            return StoredRuns([], 0)
+        return await (await self.app.opened()).list_runs(self.id, **filters)
 
     async def get_workflow_run_by_id(
         self, run_id: str, *, with_nested_workflows: bool = True
     ) -> StoredRun | None:
-        """One stored run, or None; records of nested workflows are named `outer.inner`."""
+        """One stored run, or None: `status`, `steps` by id, `result`, `error`, `state`, `resource_id`, times.
+
+        Steps of nested workflows are named `outer.inner` (`outer[0].inner` in a foreach); a nested workflow
+        with a suspended step inside counts as running then. `with_nested_workflows=False` leaves them out.
+        """
         run = await (await self._home().opened()).get_run(self.id, run_id)
-        if run is not None:
-            run.snapshot.records = _shown(run.snapshot.records, nested=with_nested_workflows)
-        return run
+        return (
+            None if run is None else replace(run, snapshot=shown(run.snapshot, nested=with_nested_workflows))
+        )
 
     async def delete_workflow_run_by_id(self, run_id: str) -> bool:
         """Forget a run; False when there was none."""
@@ -362,8 +382,3 @@ def _free_id(prefix: str, ordinal: int, taken: set[str]) -> str:
     while f"{prefix}{ordinal}" in taken:
         ordinal += 1
     return f"{prefix}{ordinal}"
-
-
-def _shown(records: dict[str, Any], *, nested: bool) -> dict[str, Any]:
-    kept = {key: record for key, record in records.items() if not key.endswith("]")}
-    return {key.replace("/", "."): record for key, record in kept.items() if nested or "/" not in key}

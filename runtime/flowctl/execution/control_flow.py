@@ -5,6 +5,7 @@ Called by `executor`; calls `steps`. Pure between operations, so it may be repla
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,9 +15,16 @@ from typing import TYPE_CHECKING, Any, assert_never
 from flowctl.events import WorkflowEvent
 from flowctl.execution import contexts
 from flowctl.execution.data import data_before, typed_output
-from flowctl.execution.foreach import foreach_ended, foreach_flow, foreach_started, item_ended, stops
+from flowctl.execution.foreach import (
+    foreach_ended,
+    foreach_flow,
+    foreach_started,
+    item_ended,
+    limit_of,
+    stops,
+)
 from flowctl.execution.loops import decide, loop_position
-from flowctl.execution.nested import nested_ended, nested_started
+from flowctl.execution.nested import nested_ended, nested_scope, nested_started
 from flowctl.execution.outcome import Flow, Outcome
 from flowctl.execution.place import CANCELED, PAUSED, Place, flow_of
 from flowctl.execution.sleeps import sleep
@@ -31,12 +39,17 @@ from flowctl.graph import (
     SleepNode,
     SleepUntilNode,
     StepNode,
+    ids_of,
 )
 from flowctl.snapshot import StepResult
 from flowctl.step import Step
 
 if TYPE_CHECKING:
+    from flowctl.graph import AnyStep, Condition
     from flowctl.workflow import Workflow
+
+
+_CONTINUED = frozenset({"suspended", "running", "paused"})
 
 
 async def walk_nodes(walk: Walk, scope: Scope) -> Flow:
@@ -46,12 +59,13 @@ async def walk_nodes(walk: Walk, scope: Scope) -> Flow:
     data, typed = data_before(walk, scope, start)
     for index in range(start, len(nodes)):
         walk.positions[scope.prefix] = index
+        progress = walk.progress
         flow = await walk_node(walk, nodes[index], Place(scope, index, data, typed))
         if walk.canceled:
             return CANCELED
         if not flow.goes_on:
             return flow
-        if walk.leg.per_step:
+        if walk.leg.per_step and walk.progress > progress:
             return PAUSED
         data, typed = flow.output, typed_output(nodes[index], flow.output, typed)
     return Flow("next", data)
@@ -59,6 +73,8 @@ async def walk_nodes(walk: Walk, scope: Scope) -> Flow:
 
 async def walk_node(walk: Walk, node: Node, place: Place) -> Flow:
     """One node."""
+    if isinstance(node, StepNode | SleepNode | SleepUntilNode):
+        walk.begun(place.scope.key(ids_of(node)[0]))
     match node:
         case StepNode():
             return flow_of(await run_any(walk, place, node.step, place.data))
@@ -79,7 +95,7 @@ async def walk_node(walk: Walk, node: Node, place: Place) -> Flow:
 async def run_any(
     walk: Walk,
     place: Place,
-    step: Step[Any, Any] | Workflow[Any, Any],
+    step: AnyStep,
     payload: Any,
     *,
     key: str | None = None,
@@ -131,31 +147,27 @@ def _is_resumed(walk: Walk, key: str) -> bool:
 
 async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outcome:
     before = walk.records.get(call.key)
-    continues = before is not None and before.status in {"suspended", "running"} and walk.leg.kind != "start"
+    continues = before is not None and before.status in _CONTINUED and walk.leg.kind != "start"
     anew = before is not None and not continues
     if anew:
         walk.forget(f"{call.key}/")
+    scope = nested_scope(call, workflow)
     started = await mark(
         walk,
         f"{call.op}.start",
         call.key,
         call.payload,
-        partial(nested_started, walk, call, before),
+        partial(nested_started, walk, call, scope, before),
         anew=anew,
     )
-    walk.begun(call.key)
-    scope = Scope(workflow, f"{call.key}/", f"{call.op}/", call.payload)
+    if started.record.status == "failed":
+        return started
     flow = await walk_nodes(walk, scope)
-    return await mark(
-        walk,
-        f"{call.op}.end",
-        call.key,
-        call.payload,
-        partial(nested_ended, walk, call, started.record, flow),
-    )
+    end = partial(nested_ended, walk, call, scope, begun=started.record, flow=flow)
+    return await mark(walk, f"{call.op}.end", call.key, call.payload, end)
 
 
-async def _at_once(walk: Walk, place: Place, steps: Sequence[Step[Any, Any] | Workflow[Any, Any]]) -> Flow:
+async def _at_once(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Flow:
     if walk.leg.per_step:
         later = [step for step in steps if not _is_done(walk, place.scope.key(step.id))][1:]
         steps = [step for step in steps if step not in later]
@@ -188,23 +200,27 @@ async def _branch(walk: Walk, place: Place, node: ConditionalNode) -> Flow:
     if chosen is None or walk.leg.kind == "start":
         memo = await walk.ops.run(place.op("branch"), partial(_choose, walk, place, node))
         chosen = memo["chosen"]
+        walk.progress += 1
         walk.positions[f"{place.scope.prefix}{place.index}?"] = chosen
     steps = [node.arms[i][1] for i in chosen]
     return await _at_once(walk, place, steps) if steps else Flow("next", {})
 
 
 async def _choose(walk: Walk, place: Place, node: ConditionalNode) -> dict[str, Any]:
-    chosen: list[int] = []
-    for index, (condition, step) in enumerate(node.arms):
-        try:
-            holds = condition(contexts.condition(walk, place.scope, place.typed))
-            if await holds if inspect.isawaitable(holds) else holds:
-                chosen.append(index)
-        except Exception:
-            walk.env.logger.exception("Condition of step %r raised; its arm is not taken.", step.id)
+    truths = await asyncio.gather(*(_holds(walk, place, *arm) for arm in node.arms))
+    chosen = [index for index, holds in enumerate(truths) if holds]
     walk.positions[f"{place.scope.prefix}{place.index}?"] = chosen
     await walk.commit()
     return {"chosen": chosen}
+
+
+async def _holds(walk: Walk, place: Place, condition: Condition, step: AnyStep) -> bool:
+    try:
+        truth = condition(contexts.condition(walk, place.scope, place.typed))
+        return bool(await truth if inspect.isawaitable(truth) else truth)
+    except Exception:
+        walk.env.logger.exception("Condition of step %r raised; its arm is not taken.", step.id)
+        return False
 
 
 async def _loop(walk: Walk, place: Place, node: LoopNode) -> Flow:
@@ -227,9 +243,8 @@ async def _loop(walk: Walk, place: Place, node: LoopNode) -> Flow:
 
 async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     key, op = place.scope.key(node.step.id), place.op(node.step.id)
-    begun = await mark(walk, f"{op}.start", key, place.data, partial(foreach_started, walk, key, place.data))
-    walk.begun(key)
-    if not isinstance(place.data, list):
+    begun = await mark(walk, f"{op}.start", key, place.data, partial(foreach_started, walk, place, node))
+    if begun.record.status == "failed":
         return flow_of(begun)
     items: list[Any] = place.data
 
@@ -242,7 +257,8 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
         )
 
     thunks = [partial(one, index) for index in range(len(items))]
-    outcomes: list[Outcome | None] = await walk.ops.gather(thunks, limit=node.concurrency, stops=stops)
+    limit = limit_of(node, begun.record)
+    outcomes: list[Outcome | None] = await walk.ops.gather(thunks, limit=limit, stops=stops)
     flow = foreach_flow([o for o in outcomes if o is not None])
     end = partial(foreach_ended, walk, key, begun.record, flow)
     await mark(walk, f"{op}.end", key, place.data, end)

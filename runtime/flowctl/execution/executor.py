@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from flowctl import events
+from flowctl.events import WorkflowEvent
+from flowctl.execution.callbacks import notify_ended, scope_info
 from flowctl.execution.control_flow import walk_nodes
 from flowctl.execution.outcome import Flow
 from flowctl.execution.walk import Walk
-from flowctl.schema import parse_leniently
-from flowctl.snapshot import RunError, RunStatus, StepResult
+from flowctl.snapshot import RunError, RunStatus
 
 
 async def execute_leg(walk: Walk) -> dict[str, Any]:
@@ -27,9 +26,6 @@ async def execute_leg(walk: Walk) -> dict[str, Any]:
 async def _begin(walk: Walk) -> dict[str, Any]:
     started = events.run_started(walk.run_id, walk.scope.workflow.id)
     await walk.commit(events=[("start", started)])
-    callback = walk.scope.workflow.options.on_start
-    if callback is not None and walk.leg.kind == "start":
-        await _awaited(callback(_info(walk, "running", None, None)))
     return {}
 
 
@@ -37,18 +33,15 @@ async def _finish(walk: Walk, flow: Flow) -> dict[str, Any]:
     ended_before = await walk.journal.ended()
     if ended_before is not None:
         return {"status": ended_before, "runId": walk.run_id}
+    if walk.canceled and not walk.aborted:
+        return {"status": "canceled", "runId": walk.run_id}
     status, error = _status(walk, flow), flow.error
     result = flow.output if status == "success" else None
-    await _call_back(walk, status, result, error)
-    ended = [("finish", events.run_finished(walk.run_id, status=status, result=result, error=error))]
-    if status == "paused":
-        ended.insert(0, ("paused", events.run_paused(walk.run_id)))
+    info = partial(scope_info, walk, walk.scope, status, result, error)
+    await notify_ended(walk.scope.workflow, status, info)
     snapshot = replace(walk.snapshot(status), result=result, error=error)
-    if status == "canceled":
-        return {"status": status}
-    stored = await walk.journal.commit(snapshot, records={}, events=ended)
-    if not stored:
-        return {"status": "canceled"}
+    if not await walk.journal.commit(snapshot, records={}, events=_ending(walk, status, result, error)):
+        return {"status": "canceled", "runId": walk.run_id}
     shown: dict[str, Any] = {"status": status, "runId": walk.run_id}
     if status == "success":
         shown["result"] = result
@@ -62,56 +55,11 @@ def _status(walk: Walk, flow: Flow) -> RunStatus:
     return names.get(flow.kind, flow.kind)  # pyright: ignore[reportReturnType] - the other kinds are statuses
 
 
-async def _call_back(walk: Walk, status: RunStatus, result: Any, error: RunError | None) -> None:
-    options = walk.scope.workflow.options
-    wanted = [
-        options.on_finish if status != "paused" else None,
-        options.on_error if status == "failed" else None,
-    ]
-    for callback in wanted:
-        if callback is None:
-            continue
-        try:
-            await _awaited(callback(_info(walk, status, result, error)))
-        except Exception:
-            walk.env.logger.exception("A callback of workflow %r raised.", walk.scope.workflow.id)
-
-
-async def _awaited(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """What `on_start`, `on_finish` and `on_error` are given."""
-
-    status: RunStatus
-    result: Any
-    error: RunError | None
-    steps: dict[str, StepResult]
-    run_id: str
-    workflow_id: str
-    resource_id: str | None
-    state: dict[str, Any]
-    request_context: Any
-    logger: Any
-    app: Any
-    get_init_data: Callable[[], Any]
-
-
-def _info(walk: Walk, status: RunStatus, result: Any, error: RunError | None) -> RunInfo:
-    workflow = walk.scope.workflow
-    return RunInfo(
-        status=status,
-        result=result,
-        error=error,
-        steps={key: record for key, record in walk.records.items() if "/" not in key and "[" not in key},
-        run_id=walk.run_id,
-        workflow_id=workflow.id,
-        resource_id=walk.env.resource_id,
-        state=dict(walk.state),
-        request_context=walk.request_context,
-        logger=walk.env.logger,
-        app=walk.env.app,
-        get_init_data=lambda: parse_leniently(workflow.schemas.input, walk.scope.input),
-    )
+def _ending(
+    walk: Walk, status: RunStatus, result: Any, error: RunError | None
+) -> list[tuple[str, WorkflowEvent]]:
+    if status == "canceled":
+        return [("canceled", events.run_canceled(walk.run_id))]
+    finished = ("finish", events.run_finished(walk.run_id, status=status, result=result, error=error))
+    paused = [("paused", events.run_paused(walk.run_id))] if status == "paused" else []
+    return [*paused, finished]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flowctl import events
 from flowctl.events import WorkflowEvent
-from flowctl.execution.outcome import Flow, Outcome
+from flowctl.execution import contexts
+from flowctl.execution.outcome import Flow, Outcome, error_of
+from flowctl.execution.paths import with_meta
+from flowctl.execution.place import Place
 from flowctl.execution.steps import Marked
 from flowctl.execution.walk import Walk
-from flowctl.snapshot import RunError, StepResult
+from flowctl.graph import ForeachNode
+from flowctl.snapshot import StepResult
 
 
 def stops(outcome: Outcome) -> bool:
@@ -19,13 +25,18 @@ def stops(outcome: Outcome) -> bool:
     return outcome.bailed or outcome.record.status == "failed"
 
 
-async def foreach_started(walk: Walk, key: str, data: Any, now: int) -> Marked:
+async def foreach_started(walk: Walk, place: Place, node: ForeachNode, now: int) -> Marked:
     """The record of the whole foreach as it begins; failed when what it got is no list."""
+    key, data = place.scope.key(node.step.id), place.data
     before = walk.records.get(key)
     record = StepResult("running", payload=data, started_at=now)
-    if not isinstance(data, list):
-        message = f"foreach needs a list, but the step before {key!r} gave {type(data).__name__}"
-        record = replace(record, status="failed", ended_at=now, error=RunError("TypeError", message))
+    try:
+        if not isinstance(data, list):
+            raise TypeError(f"foreach needs a list, but the step before {key!r} gave {type(data).__name__}")
+        if callable(node.concurrency):
+            record = replace(record, metadata={"concurrency": await _limit(walk, place, node.concurrency)})
+    except Exception as err:  # noqa: BLE001 - whatever the user's function raises fails the run, as data
+        record = replace(record, status="failed", ended_at=now, error=error_of(err))
         return record, events.step_ended(walk.run_id, key, record), None
     if before is not None and before.status == "suspended":
         record = replace(
@@ -34,19 +45,26 @@ async def foreach_started(walk: Walk, key: str, data: Any, now: int) -> Marked:
     return record, [events.step_started(walk.run_id, key, record, walk.journal.new_id())], None
 
 
+async def _limit(walk: Walk, place: Place, function: Callable[[Any], Any]) -> int:
+    given = function(contexts.condition(walk, place.scope, place.typed))
+    given = await given if inspect.isawaitable(given) else given
+    known = isinstance(given, int | float) and math.isfinite(given) and given >= 1
+    return int(given) if known else 1
+
+
+def limit_of(node: ForeachNode, begun: StepResult) -> int:
+    """How many items run at a time: fixed, or as it was decided when the foreach began."""
+    return (begun.metadata or {})["concurrency"] if callable(node.concurrency) else node.concurrency
+
+
 def item_ended(walk: Walk, key: str, total: int, index: int, outcome: Outcome) -> Sequence[WorkflowEvent]:
     """The progress event of an item that has just ended."""
-    done = sum(
-        walk.records[item].status == "success"
-        for i in range(total)
-        if (item := f"{key}[{i}]") in walk.records
-    )
     record = outcome.record
     return [
         events.step_progressed(
             walk.run_id,
             key,
-            completed=done,
+            completed=walk.items_done[key],
             total=total,
             index=index,
             status=record.status,
@@ -78,15 +96,19 @@ async def foreach_ended(walk: Walk, key: str, begun: StepResult, flow: Flow, now
             record = replace(begun, status="failed", error=flow.error, ended_at=now)
         case "suspended":
             record = replace(
-                begun, status="suspended", suspended_at=now, suspend_payload=_item_payload(walk, key)
+                begun, status="suspended", suspended_at=now, suspend_payload=_item_payload(walk, key, begun)
             )
+        case "paused":
+            record = replace(begun, status="paused")
         case _:
             record = replace(begun, status="canceled", ended_at=now)
     return record, events.step_ended(walk.run_id, key, record), None
 
 
-def _item_payload(walk: Walk, key: str) -> dict[str, Any]:
-    prefix = f"{key}["
-    waiting = (r for k, r in walk.records.items() if k.startswith(prefix) and k.endswith("]"))
-    first = next((r for r in waiting if r.status == "suspended"), None)
-    return dict(first.suspend_payload or {}) if first else {}
+def _item_payload(walk: Walk, key: str, begun: StepResult) -> Any:
+    """What the first suspended item asks, with its index where there is room for it."""
+    for index in range(len(begun.payload)):
+        record = walk.records.get(f"{key}[{index}]")
+        if record is not None and record.status == "suspended":
+            return with_meta(record.suspend_payload, foreachIndex=index)
+    return {}

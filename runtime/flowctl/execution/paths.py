@@ -13,6 +13,25 @@ def bare_path(key: str) -> list[str]:
     return [part.partition("[")[0] for part in key.split("/")]
 
 
+META = "__workflow_meta"
+
+
+def with_meta(payload: Any, **facts: Any) -> Any:
+    """A suspend payload that also says where it comes from; one that is no object stays as it is."""
+    if payload is not None and not isinstance(payload, Mapping):
+        return payload
+    given: Mapping[str, Any] = payload or {}
+    return {**given, META: {**given.get(META, {}), **facts}}
+
+
+def without_meta(payload: Any) -> Any:
+    """A suspend payload as the step gave it."""
+    if not isinstance(payload, Mapping):
+        return payload
+    given: Mapping[str, Any] = payload
+    return {name: value for name, value in given.items() if name != META}
+
+
 def label_target(key: str) -> dict[str, Any]:
     """What a resume label points at: the step's path and, in a foreach, the item."""
     head, bracket, rest = key.partition("[")

@@ -121,6 +121,19 @@ def plan_resume(
     return ResumeTarget((_only(chosen),), item)
 
 
+def same_suspension(target: ResumeTarget, before: Snapshot, now: Snapshot) -> bool:
+    """Whether what is to be resumed was suspended before, and not resumed and suspended again since."""
+    return bool(_open(target, before) & _open(target, now))
+
+
+def _open(target: ResumeTarget, snapshot: Snapshot) -> set[tuple[str, int | None, int | None]]:
+    return {
+        (key, record.suspended_at, record.resumed_at)
+        for key, record in snapshot.records.items()
+        if record.status == "suspended" and ".".join(bare_path(key)) in target.paths
+    }
+
+
 def _labeled(snapshot: Snapshot, label: str, open_paths: Sequence[str], item: int | None) -> ResumeTarget:
     named = snapshot.resume_labels.get(label)
     if named is None or named["stepId"] not in open_paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,6 @@ async def sleep(walk: Walk, place: Place, node: SleepNode | SleepUntilNode) -> F
             walk, f"{op}.wait", key, place.data, partial(_sleep_started, walk, place, node, key)
         )
         record = begun.record
-    walk.begun(key)
     if record.status == "failed":
         return Flow("failed", error=record.error)
     await walk.ops.sleep(op, (record.metadata or {}).get("until", 0))
@@ -67,5 +66,4 @@ async def _wake_time(walk: Walk, place: Place, node: SleepNode | SleepUntilNode,
 
 def _millis(date: Any) -> int:
     known = datetime.fromisoformat(date) if isinstance(date, str) else date
-    aware = known if known.tzinfo else known.replace(tzinfo=UTC)
-    return int(aware.timestamp() * 1000)
+    return int(known.timestamp() * 1000)

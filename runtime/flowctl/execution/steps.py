@@ -14,9 +14,10 @@ from flowctl.context import BailSignal, ContextFacts, StepContext, SuspendSignal
 from flowctl.errors import FlowctlError, ValidationError
 from flowctl.events import WorkflowEvent
 from flowctl.execution.outcome import Outcome, error_of, is_retriable
+from flowctl.execution.paths import without_meta
 from flowctl.execution.walk import Scope, Walk
 from flowctl.request_context import RequestContext
-from flowctl.schema import NotJSONError, parse, parse_leniently, to_json
+from flowctl.schema import NotJSONError, own_copy, parse, parse_leniently, to_json
 from flowctl.snapshot import StepResult
 from flowctl.step import Step
 from flowctl.storage.base import RecordWrite
@@ -60,7 +61,6 @@ async def run_step(walk: Walk, call: Call) -> Outcome:
 
 async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
     op = f"{call.op}.try.{attempt}" if attempt else call.op
-    walk.begun(call.key)
     memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt))
     outcome = Outcome.from_memo(memo, call.payload)
     walk.take(op, call.key, outcome)
@@ -160,8 +160,16 @@ async def _execute(
     try:
         context = _Context(walk, call, op, begun=begun, before=before, attempt=attempt)
         return await context.run()
-    except Exception as err:  # noqa: BLE001 - whatever user code raises fails the step, as data
+    except (Exception, asyncio.CancelledError, SystemExit) as err:
+        if isinstance(err, asyncio.CancelledError) and _is_being_canceled():
+            raise
         return _failed(walk, call, begun, err)
+
+
+def _is_being_canceled() -> bool:
+    """Whether this process stops the leg itself; otherwise the user's code let a cancellation out."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _failed(walk: Walk, call: Call, begun: StepResult, err: BaseException) -> Outcome:
@@ -182,7 +190,7 @@ class _Context:
         self.state_changes: dict[str, Any] = {}
         self.writes = StreamWriter(walk, call.key, op, attempt)
         self.context_before = walk.request_context.to_json()
-        self.request_context = RequestContext(walk.request_context)
+        self.request_context = RequestContext(walk.request_context.to_json())
         self.attempt = attempt
 
     async def run(self) -> Outcome:
@@ -210,7 +218,7 @@ class _Context:
             input_data=self._input(),
             resume_data=parse(schemas.resume, resume_data, what="Invalid resume data") if resumed else None,
             suspend_data=self._suspend_data(),
-            state=parse_leniently(state_schema, dict(walk.state)),
+            state=parse_leniently(state_schema, to_json(walk.state)),
             request_context=self.request_context,
             writer=self.writes,
             run_id=walk.run_id,
@@ -223,32 +231,39 @@ class _Context:
             engine=walk.env.engine,
             idempotency_key=f"{walk.run_id}:{call.op}",
             app=walk.env.app,
-            init_data=lambda: parse_leniently(call.scope.workflow.schemas.input, call.scope.input),
-            step_result=lambda id: walk.output_of(call.scope, id),
+            init_data=lambda: parse_leniently(call.scope.workflow.schemas.input, to_json(call.scope.input)),
+            step_result=lambda id: to_json(walk.output_of(call.scope, id)),
             set_state=self._set_state,
             may_leave=call.step.is_async,
         )
 
     def _input(self) -> Any:
         if not self.call.parses_input:
-            return self.call.typed_input
-        schema = self.call.step.schemas.input
-        if not self.call.scope.workflow.options.validate_inputs:
-            return parse_leniently(schema, self.call.payload)
+            return own_copy(self.call.typed_input)
+        schema, payload = self.call.step.schemas.input, to_json(self.call.payload)
+        if not self._validates:
+            return parse_leniently(schema, payload)
         context_schema = self.call.step.schemas.request_context
         parse(context_schema, self.context_before, what="Step request context validation failed")
-        return parse(schema, self.call.payload, what="Step input validation failed")
+        return parse(schema, payload, what="Step input validation failed")
+
+    @property
+    def _validates(self) -> bool:
+        return self.call.scope.validates
 
     def _suspend_data(self) -> Any:
-        payload = self.before.suspend_payload if self.before else None
-        if isinstance(payload, Mapping):
-            payload = {k: v for k, v in payload.items() if k != "__workflow_meta"}
+        payload = without_meta(self.before.suspend_payload) if self.before else None
         return None if payload is None else parse_leniently(self.call.step.schemas.suspend, payload)
 
     def _set_state(self, state: Any) -> None:
-        changes = to_json(state)
-        parse(self.call.step.schemas.state, changes, what="Step state data validation failed")
-        self.state_changes = dict(changes)
+        given = to_json(state)
+        if not isinstance(given, dict):
+            raise FlowctlError(f"ctx.set_state takes an object of the keys to change, not {state!r}.")
+        changes: dict[str, Any] = self.state_changes | given
+        schema = self.call.step.schemas.state or self.call.scope.workflow.schemas.state
+        if self._validates:
+            parse(schema, {**self.walk.state, **changes}, what="Step state data validation failed")
+        self.state_changes = changes
 
     async def _succeeded(self, output: Any, facts: ContextFacts) -> Outcome:
         schema = self.call.step.schemas.output
@@ -257,7 +272,10 @@ class _Context:
             plain = to_json(
                 schema.parse(plain, what=f"Step output validation failed for {self.call.step.id!r}")
             )
-        again = await self._decision(plain)
+        try:
+            again = await self._decision(plain)
+        except Exception as err:  # noqa: BLE001 - the loop's condition is user code; trying the step again would not mend it
+            return replace(_failed(self.walk, self.call, self.begun, err), retriable=False)
         record = replace(self.begun, status="success", output=plain, ended_at=self.walk.journal.now())
         return self._outcome(record, facts, again=again)
 
@@ -297,7 +315,9 @@ class _Context:
         return Outcome(
             record,
             state=self.state_changes,
-            context_set={k: v for k, v in after.items() if self.context_before.get(k) != v},
+            context_set={
+                k: v for k, v in after.items() if k not in self.context_before or self.context_before[k] != v
+            },
             context_deleted=tuple(k for k in self.context_before if k not in after),
             labels=labels,
             bailed=bailed,

@@ -6,6 +6,7 @@ Everything here is pure and may be replayed; `take` is the only way a finished o
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -42,12 +43,14 @@ class Scope:
     """One workflow being walked: the run's own (`prefix` "") or a nested one (`prefix` "outer/").
 
     `op_prefix` begins its durable ids; unlike `prefix` it differs from one loop iteration to the next.
+    `validates` is the outermost workflow's `validate_inputs`: nested ones do as it says.
     """
 
     workflow: Workflow[Any, Any]
     prefix: str
     op_prefix: str
     input: Any
+    validates: bool = True
 
     def key(self, id: str) -> str:
         """The record key of a step of this scope."""
@@ -71,6 +74,9 @@ class Walk:
     execution_path: list[str] = field(default_factory=list[str])
     taken: set[str] = field(default_factory=set[str])
     fresh: set[str] = field(default_factory=set[str])
+    items_done: Counter[str] = field(default_factory=Counter[str])
+    progress: int = 0
+    aborted: bool = False
     canceled: bool = False
 
     @classmethod
@@ -84,8 +90,9 @@ class Walk:
             ops=ops,
             journal=journal,
             env=env,
-            scope=Scope(workflow, "", "", stored.input),
+            scope=Scope(workflow, "", "", stored.input, workflow.options.validate_inputs),
             records=dict(stored.records),
+            items_done=_count_items(stored.records),
             state=dict(stored.state),
             request_context=RequestContext(stored.request_context),
             positions=dict(stored.positions),
@@ -103,6 +110,9 @@ class Walk:
         if op in self.taken:
             return
         self.taken.add(op)
+        self.progress += 1
+        if key.endswith("]") and outcome.record.status == "success":
+            self.items_done[key.rpartition("[")[0]] += 1
         self.records[key] = outcome.record
         self.state.update(outcome.state)
         for name, value in outcome.context_set.items():
@@ -112,11 +122,11 @@ class Walk:
         for label in outcome.labels:
             self.labels[label] = label_target(key)
         if outcome.aborted:
-            self.canceled = True
+            self.aborted = self.canceled = True
 
     def begun(self, key: str) -> None:
-        """Note that a step of the run's own workflow began."""
-        if "/" not in key and "[" not in key and key not in self.execution_path:
+        """Note that a step or sleep in the run's own chain began; arms, loops and items are not listed."""
+        if "/" not in key and key not in self.execution_path:
             self.execution_path.append(key)
 
     def tried(self, key: str, failed: Outcome | None, attempt: int) -> None:
@@ -136,6 +146,7 @@ class Walk:
         self.records = {key: record for key, record in self.records.items() if not key.startswith(prefix)}
         self.positions = {key: at for key, at in self.positions.items() if not key.startswith(prefix)}
         self.fresh = {key for key in self.fresh if not key.startswith(prefix)}
+        self.items_done = _count_items(self.records)
 
     def snapshot(self, status: RunStatus = "running") -> Snapshot:
         """The run's header as it stands (records are committed one by one)."""
@@ -181,3 +192,9 @@ class Walk:
                 if record is not None and record.status == "suspended":
                     paths[id] = [index, child] if len(ids) > 1 else [index]
         return paths
+
+
+def _count_items(records: Mapping[str, StepResult]) -> Counter[str]:
+    """How many items of each foreach have succeeded."""
+    done = (key for key, record in records.items() if key.endswith("]") and record.status == "success")
+    return Counter(key.rpartition("[")[0] for key in done)

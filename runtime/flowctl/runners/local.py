@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class LocalOps:
     """Durable operations of this process: bodies commit themselves, so they just run."""
 
     clock: Clock
+    signal: AbortSignal
 
     async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
         """See DurableOps."""
@@ -42,9 +43,17 @@ class LocalOps:
         return await body()
 
     async def sleep(self, op: str, until: int) -> None:
-        """See DurableOps."""
+        """See DurableOps; a run that is canceled sleeps no longer."""
         del op
-        await self.clock.sleep_until(until)
+        sleeping = asyncio.ensure_future(self.clock.sleep_until(until))
+        canceled = asyncio.ensure_future(self.signal.wait())
+        try:
+            await asyncio.wait((sleeping, canceled), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            canceled.cancel()
+        if sleeping.done():
+            sleeping.result()
 
     async def gather(
         self,
@@ -69,15 +78,42 @@ class LocalOps:
         return values
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalLeg:
+    """A leg of this process: its task, what tells its steps of a cancellation, and what tells its callers."""
+
+    task: asyncio.Task[dict[str, Any]]
+    signal: AbortSignal
+    canceled: asyncio.Event
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Until the leg has ended, or its run is canceled (a step in flight may go on); raises its error."""
+        return self._ended().__await__()
+
+    async def _ended(self) -> None:
+        told = asyncio.ensure_future(self.canceled.wait())
+        try:
+            await asyncio.wait((self.task, told), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+        if self.task.done() and not self.canceled.is_set():
+            self.task.result()
+
+    def cancel(self) -> None:
+        """Tell the step in flight and the callers, from any thread."""
+        self.signal.set()
+        loop = self.task.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self.canceled.set)
+
+
 @dataclass(slots=True)
 class LocalRunner:
     """Executes legs as tasks, and holds their leases while it lives."""
 
     app: App
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
-    _tasks: dict[tuple[str, str], tuple[asyncio.Task[Any], AbortSignal]] = field(
-        default_factory=dict[tuple[str, str], tuple[asyncio.Task[Any], AbortSignal]]
-    )
+    _legs: dict[tuple[str, str], LocalLeg] = field(default_factory=dict[tuple[str, str], LocalLeg])
     _heart: asyncio.Task[None] | None = None
 
     def lease(self) -> Lease:
@@ -86,8 +122,8 @@ class LocalRunner:
 
     def launch(
         self, workflow: Workflow[Any, Any], leg: Leg, *, number: int, resource_id: str | None
-    ) -> asyncio.Task[dict[str, Any]]:
-        """Begin a leg that was claimed; the task ends with it."""
+    ) -> LocalLeg:
+        """Begin a leg that was claimed."""
         run_id = leg.snapshot.run_id
         signal = AbortSignal()
         clock = self.app.clock
@@ -95,26 +131,28 @@ class LocalRunner:
             self.app.storage, self.app.feed, workflow.id, run_id, number, clock, repeats=False
         )
         env = Environment(self.app, EngineInfo("local"), self.app.logger, signal, resource_id)
-        walk = Walk.of(workflow, leg, LocalOps(clock), journal, env)
+        walk = Walk.of(workflow, leg, LocalOps(clock, signal), journal, env)
         task = asyncio.create_task(execute_leg(walk), name=f"flowctl:{workflow.id}:{run_id}")
-        self._tasks[workflow.id, run_id] = task, signal
-        task.add_done_callback(lambda _: self._tasks.pop((workflow.id, run_id), None))
+        running = LocalLeg(task, signal, asyncio.Event())
+        self._legs[workflow.id, run_id] = running
+        task.add_done_callback(lambda _: self._forget((workflow.id, run_id), running))
         if self._heart is None or self._heart.done():
             self._heart = asyncio.create_task(self._beat(), name="flowctl:leases")
-        return task
+        return running
+
+    def _forget(self, run: tuple[str, str], leg: LocalLeg) -> None:
+        if self._legs.get(run) is leg:
+            del self._legs[run]
 
     def abort(self, workflow_id: str, run_id: str) -> None:
-        """Fire the abort signal of a run of this process; a sleep ends at once."""
-        running = self._tasks.get((workflow_id, run_id))
-        if running is None:
-            return
-        task, signal = running
-        signal.set()
-        task.get_loop().call_soon_threadsafe(task.cancel)
+        """Fire the abort signal of a run of this process; a sleep ends at once, a step when it likes."""
+        if (leg := self._legs.get((workflow_id, run_id))) is not None:
+            leg.cancel()
 
     async def stop(self, *, grace: float) -> None:
         """Give running legs this many seconds; what is left goes on when an app starts again."""
-        tasks = [task for task, _ in self._tasks.values() if task.get_loop() is asyncio.get_running_loop()]
+        own = asyncio.get_running_loop()
+        tasks = [leg.task for leg in self._legs.values() if leg.task.get_loop() is own]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
         for task in [*tasks, *([self._heart] if self._heart else [])]:
@@ -123,9 +161,17 @@ class LocalRunner:
         await self.app.storage.renew_leases(self.owner, until=0)
 
     async def _beat(self) -> None:
-        while self._tasks:
+        while self._legs:
             await self.app.storage.renew_leases(self.owner, until=now_ms() + LEASE_MS)
+            await self._notice_canceled()
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _notice_canceled(self) -> None:
+        """Stop legs whose run another process has canceled."""
+        held = list(self._legs)
+        active = {(p.workflow_id, p.run_id) for p in await self.app.storage.active_local_runs(now_ms())}
+        for run in set(held) - active:
+            self.abort(*run)
 
 
 def is_lost(lease_owner: str | None) -> bool:

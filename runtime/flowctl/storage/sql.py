@@ -105,7 +105,7 @@ class SQLStorage(ABC):
         run, leg = (commit.workflow_id, commit.run_id), commit.leg
         header = (commit.snapshot.status, commit.now, _header(commit.snapshot)[1])
         records = [
-            (*run, key, _dump(write.record.to_json()), leg, write.op, _dump_or_none(write.memo))
+            (*run, key, _dump(write.record.to_json(stack=True)), leg, write.op, _dump_or_none(write.memo))
             for key, write in commit.records.items()
             if write is not None
         ]
@@ -285,7 +285,9 @@ def _replace_records(
     db: Database, run: tuple[str, str], records: Mapping[str, StepResult], *, leg: int
 ) -> None:
     db.execute(sql.DELETE_RECORDS, run)
-    rows = [(*run, key, _dump(record.to_json()), leg, None, None) for key, record in records.items()]
+    rows = [
+        (*run, key, _dump(record.to_json(stack=True)), leg, None, None) for key, record in records.items()
+    ]
     if rows:
         db.executemany(sql.PUT_RECORD, rows)
 
@@ -299,7 +301,7 @@ def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
 
 def _header(snapshot: Snapshot) -> tuple[str, str]:
     """What stays as it is during a leg, written once, and what each commit writes."""
-    shown = snapshot.header_json()
+    shown = snapshot.header_json(stack=True)
     return _dump({name: shown.pop(name) for name in _UNCHANGING}), _dump(shown)
 
 

@@ -1,0 +1,114 @@
+"""What users are told of a run's beginning and end: `on_start`, `on_finish`, `on_error`.
+
+Called inside durable operations by `executor` and `nested`, and by `run` for what happens in the caller.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowctl.request_context import RequestContext
+from flowctl.schema import parse_leniently, to_json
+from flowctl.snapshot import RunError, RunStatus, Snapshot, StepResult
+
+if TYPE_CHECKING:
+    from flowctl.app import App
+    from flowctl.execution.walk import Scope, Walk
+    from flowctl.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What `on_start`, `on_finish` and `on_error` are given.
+
+    `result` is JSON data and there after a success, `error` after a failure; `steps` has a record for
+    each step that began, `state` the run's state; `get_init_data()` gives the validated input.
+    """
+
+    status: RunStatus
+    result: Any
+    error: RunError | None
+    steps: dict[str, StepResult]
+    run_id: str
+    workflow_id: str
+    resource_id: str | None
+    state: dict[str, Any]
+    request_context: RequestContext
+    logger: logging.Logger
+    app: App | None
+    get_init_data: Callable[[], Any]
+
+
+def info_of(
+    workflow: Workflow[Any, Any], snapshot: Snapshot, *, resource_id: str | None, app: App
+) -> RunInfo:
+    """A stored run as callbacks see it."""
+    return RunInfo(
+        status=snapshot.status,
+        result=snapshot.result,
+        error=snapshot.error,
+        steps=snapshot.steps,
+        run_id=snapshot.run_id,
+        workflow_id=workflow.id,
+        resource_id=resource_id,
+        state=dict(snapshot.state),
+        request_context=RequestContext(snapshot.request_context),
+        logger=app.logger,
+        app=app,
+        get_init_data=lambda: parse_leniently(workflow.schemas.input, to_json(snapshot.input)),
+    )
+
+
+def scope_info(
+    walk: Walk, scope: Scope, status: RunStatus, result: Any = None, error: RunError | None = None
+) -> RunInfo:
+    """A workflow that is being walked, the run's own or a nested one, as callbacks see it."""
+    inner = ((key[len(scope.prefix) :], r) for key, r in walk.records.items() if key.startswith(scope.prefix))
+    return RunInfo(
+        status=status,
+        result=result,
+        error=error,
+        steps={id: record for id, record in inner if "/" not in id and "[" not in id},
+        run_id=walk.run_id,
+        workflow_id=scope.workflow.id,
+        resource_id=walk.env.resource_id,
+        state=to_json(walk.state),
+        request_context=RequestContext(walk.request_context.to_json()),
+        logger=walk.env.logger,
+        app=walk.env.app,
+        get_init_data=lambda: parse_leniently(scope.workflow.schemas.input, to_json(scope.input)),
+    )
+
+
+async def notify_started(workflow: Workflow[Any, Any], info: Callable[[], RunInfo]) -> None:
+    """Call `on_start`; what it raises keeps the workflow from beginning."""
+    if workflow.options.on_start is not None:
+        await _awaited(workflow.options.on_start(info()))
+
+
+async def notify_ended(workflow: Workflow[Any, Any], status: RunStatus, info: Callable[[], RunInfo]) -> None:
+    """Call `on_finish` unless the run only paused, then `on_error` after a failure.
+
+    What they raise is logged.
+    """
+    options = workflow.options
+    wanted = [
+        options.on_finish if status != "paused" else None,
+        options.on_error if status == "failed" else None,
+    ]
+    for callback in wanted:
+        if callback is None:
+            continue
+        told = info()
+        try:
+            await _awaited(callback(told))
+        except Exception:
+            told.logger.exception("A callback of workflow %r raised.", workflow.id)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
