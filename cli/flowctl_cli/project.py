@@ -31,6 +31,10 @@ class ProjectError(FlowctlError):
     exit_code: ClassVar[int] = 3
 
 
+class AppImportError(ProjectError):
+    """A module of the user's raised while it was imported: the cause has it, the text is the traceback."""
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A folder with (usually) a pyproject.toml, and what `[tool.flowctl]` there says."""
@@ -168,12 +172,10 @@ def _app_in(module: ModuleType) -> tuple[str, Any] | None:
 def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except FlowctlError as err:
-        raise ProjectError(f"{user_traceback(err)}") from err
     except Exception as err:
-        if isinstance(err, ModuleNotFoundError) and err.name == name.partition(".")[0]:
+        if isinstance(err, ModuleNotFoundError) and f"{name}.".startswith(f"{err.name}."):
             raise ProjectError(f"There is no module {name!r}: check the name of the app.") from err
-        raise ProjectError(user_traceback(err)) from err
+        raise AppImportError(user_traceback(err)) from err
 
 
 def user_traceback(err: BaseException) -> str:

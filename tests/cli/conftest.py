@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,21 +71,38 @@ class Dev:
         return self.process.wait(timeout=20)
 
 
-@pytest.fixture
-def dev(project: Path) -> Iterator[Dev]:
-    """`flowctl dev` of the counter project on free ports."""
-    arguments = [*FLOWCTL, "dev", "--port", "0", "--engine-port", "0"]
-    process = subprocess.Popen(arguments, cwd=project, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def serving(
+    folder: Path,
+    *options: str,
+    engine: str = "embedded",
+    until: str = "ready in",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Dev]:
+    """`flowctl dev` of a project on free ports, stopped at the end."""
+    arguments = [*FLOWCTL, "dev", "--port", "0", "--engine-port", "0", "--engine", engine, *options]
+    process = subprocess.Popen(
+        arguments, cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+    )
     running = Dev(process)
     reader = threading.Thread(target=running.collect)
     reader.start()
-    running.wait_for("ready in")
-    yield running
-    if process.poll() is None:
-        running.stop()
-    reader.join(timeout=10)
-    assert process.stderr is not None
-    process.stderr.close()
+    try:
+        running.wait_for(until)
+        yield running
+    finally:
+        if process.poll() is None:
+            running.stop()
+        reader.join(timeout=10)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.fixture
+def dev(project: Path) -> Iterator[Dev]:
+    """`flowctl dev` of the counter project."""
+    with serving(project) as running:
+        yield running
 
 
 def family(root: int) -> set[int]:

@@ -70,7 +70,7 @@ def test_two_projects_are_served_side_by_side(project: Path, dev: Dev, tmp_path:
     other = tmp_path / "other"
     workflows = other / "other" / "workflows.py"
     workflows.write_text(workflows.read_text().replace(">= 10", ">= 20"))
-    arguments = [*FLOWCTL, "dev", "--port", "0", "--engine-port", "0"]
+    arguments = [*FLOWCTL, "dev", "--port", "0", "--engine-port", "0", "--engine", "embedded"]
     with subprocess.Popen(arguments, cwd=other, stderr=subprocess.PIPE, text=True) as process:
         second = Dev(process)
         reader = threading.Thread(target=second.collect)

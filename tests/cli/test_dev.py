@@ -89,8 +89,8 @@ def test_a_run_goes_on_after_its_worker_and_its_engine_were_killed(project: Path
     zygote = min(family(dev.process.pid))
     for pid in family(dev.process.pid) - {zygote}:
         os.kill(pid, signal.SIGKILL)
-    dev.wait_for("The engine died; starting it again.", after=seen)
-    dev.wait_for("The worker died; starting another one.", after=seen)
+    dev.wait_for("The engine died (killed by SIGKILL)", after=seen)
+    dev.wait_for("The worker died (killed by SIGKILL)", after=seen)
     until(lambda: status(project, run_id) == "success")
     assert log.read_text() == "a\nb\nc\n"
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from flowctl.errors import ConfigurationError
+from flowctl_cli.dev.options import DevOptions
+from flowctl_cli.dev.supervisor import serve_dev
+from flowctl_cli.engines.choice import check
 from flowctl_cli.options import AppName, Dir, EnvFile
 from flowctl_cli.project import find_project
-from flowctl_cli.supervisor import DevOptions, serve_dev
 
 
 def command(
@@ -40,8 +41,7 @@ def command(
     project = find_project(directory)
     settings = project.settings
     chosen = engine or os.environ.get("FLOWCTL_ENGINE") or str(settings.get("engine", "auto"))
-    if chosen not in {"auto", "embedded"} and not chosen.startswith(("http://", "https://")):
-        raise ConfigurationError(f"--engine {chosen!r} is none of auto, embedded or a URL.")
+    check(chosen, "--engine")
     options = DevOptions(
         project=project,
         host=host or str(settings.get("host", "127.0.0.1")),

@@ -1,0 +1,28 @@
+"""What `flowctl dev` was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowctl_cli.dev.engine import DEFAULT_IMAGE
+from flowctl_cli.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """The command's options, with the project's settings and defaults filled in."""
+
+    project: Project
+    host: str = "127.0.0.1"
+    port: int = 4111
+    engine: str = "auto"
+    engine_port: int = 8288
+    engine_image: str = DEFAULT_IMAGE
+    reload: bool = True
+    open: bool = False
+    https: bool = False
+    debug_port: int | None = None
+    log_level: str = "info"
+    app: str | None = None
+    env_file: Path | None = None

@@ -1,0 +1,1 @@
+"""The Inngest engines that `flowctl dev` can start: embedded, in Docker, a binary; or one at a URL."""
