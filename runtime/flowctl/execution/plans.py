@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import orjson
+
 from flowctl.errors import AmbiguousStepError, NotSuspendedError
 from flowctl.execution.paths import bare_path, leaf_paths
 from flowctl.snapshot import Snapshot
@@ -16,10 +18,16 @@ from flowctl.snapshot import Snapshot
 if TYPE_CHECKING:
     from flowctl.workflow import Workflow
 
+LARGEST_EVENT_BYTES = 128 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One stretch of a run, from a start or resume to the next stop."""
+    """One stretch of a run, from a start or resume to the next stop.
+
+    One that `continues` goes on in the middle of another, unseen: what that one came to stands, failures
+    too, and `settled` are the keys that it has resumed and that are suspended again.
+    """
 
     kind: Literal["start", "resume", "restart", "time-travel"]
     snapshot: Snapshot
@@ -27,35 +35,40 @@ class Leg:
     item: int | None = None
     resume_data: Any = None
     per_step: bool = False
+    continues: bool = False
+    settled: tuple[str, ...] = ()
 
     def resumes(self, key: str) -> bool:
         """Whether the suspended record under this key is one that was asked to go on."""
-        if not self.targets:
+        if not self.targets or key in self.settled:
             return False
         bare = ".".join(bare_path(key))
         return bare in self.targets and (self.item is None or "[" not in key or f"[{self.item}]" in key)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as data that an engine remembers."""
+        """What the leg is about, without the snapshot it begins from."""
         return {
             "kind": self.kind,
-            "snapshot": self.snapshot.to_json(),
             "targets": list(self.targets),
             "item": self.item,
             "resumeData": self.resume_data,
             "perStep": self.per_step,
+            "continues": self.continues,
+            "settled": list(self.settled),
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Leg:
-        """The plan of its JSON form."""
+    def from_json(cls, data: Mapping[str, Any], snapshot: Snapshot) -> Leg:
+        """The leg of its JSON form."""
         return cls(
             kind=data["kind"],
-            snapshot=Snapshot.from_json(data["snapshot"]),
+            snapshot=snapshot,
             targets=tuple(data.get("targets", ())),
             item=data.get("item"),
             resume_data=data.get("resumeData"),
-            per_step=data.get("perStep", False),
+            per_step=bool(data.get("perStep")),
+            continues=bool(data.get("continues")),
+            settled=tuple(data.get("settled", ())),
         )
 
 
@@ -69,19 +82,25 @@ def plan_restart(snapshot: Snapshot) -> Leg:
     return Leg("restart", replace(snapshot, status="running"))
 
 
+def plan_continuation(leg: Leg, snapshot: Snapshot, settled: Sequence[str]) -> Leg:
+    """From where a leg that has become long stands now."""
+    return replace(
+        leg, kind="restart", snapshot=snapshot, continues=True, settled=(*leg.settled, *settled)
+    )
+
+
 def dispatch_body(leg: Leg, resource_id: str | None) -> dict[str, Any]:
-    """A leg as the data of its event; what is stored of the run is not repeated for later legs."""
+    """A leg as the data of its event; what is stored of the run is not repeated, unless a first leg has little."""
     snapshot = leg.snapshot
-    body: dict[str, Any] = {
-        "kind": leg.kind,
-        "runId": snapshot.run_id,
-        "resourceId": resource_id,
+    body: dict[str, Any] = {"runId": snapshot.run_id, "resourceId": resource_id, **leg.to_json()}
+    if leg.kind != "start":
+        return body
+    given = {
         "inputData": snapshot.input,
-        "perStep": leg.per_step,
+        "initialState": snapshot.state,
+        "requestContext": snapshot.request_context,
     }
-    if leg.kind == "start":
-        return body | {"initialState": snapshot.state, "requestContext": snapshot.request_context}
-    return body | {"targets": list(leg.targets), "item": leg.item, "resumeData": leg.resume_data}
+    return body | given if len(orjson.dumps(given)) <= LARGEST_EVENT_BYTES else body
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,8 @@ class Walk:
             self.labels[label] = label_target(key)
         if outcome.aborted:
             self.aborted = self.canceled = True
+        if outcome.bailed:
+            self.positions[f"{key}^"] = True
 
     def begun(self, key: str) -> None:
         """Note that a step or sleep in the run's own chain began; arms, loops and items are not listed."""
@@ -140,6 +142,11 @@ class Walk:
         """How many tries of a step an interrupted leg has made in vain, and when the last one ended."""
         tries, ended_at = self.positions.get(f"{key}!", (0, 0)) if self.leg.kind == "restart" else (0, 0)
         return tries, ended_at
+
+    def suspended_again(self) -> list[str]:
+        """The keys of what has come to its suspension in this leg."""
+        known = ((key, self.records.get(key)) for key in self.fresh)
+        return sorted(key for key, record in known if record is not None and record.status == "suspended")
 
     def forget(self, prefix: str) -> None:
         """Drop what an earlier iteration left of a nested workflow, so that it begins anew."""

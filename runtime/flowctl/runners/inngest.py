@@ -19,14 +19,14 @@ from flowctl.context import AbortSignal, EngineInfo
 from flowctl.errors import ValidationError
 from flowctl.events import WorkflowEvent, run_finished
 from flowctl.execution.executor import execute_leg
-from flowctl.execution.plans import Leg
+from flowctl.execution.plans import Leg, dispatch_body, plan_continuation
 from flowctl.execution.walk import Environment, Walk
 from flowctl.runners.checkpoints import Checkpoints
 from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.engine_call import ReceiveCall, received
 from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal
-from flowctl.runners.limits import Budget
+from flowctl.runners.limits import Budget, RollOver
 from flowctl.runners.publisher import Publisher
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, Snapshot
@@ -139,8 +139,15 @@ class BoundWorkflow:
     async def _leg(self, ctx: inngest.Context, ops: InngestOps, plan: _Plan) -> Any:
         planned = await plan(ctx, ops)
         if planned.leg is None:
-            return {"status": planned.status, "runId": planned.run_id}
-        return await self._execute(ctx, ops, planned.leg, planned.number)
+            ended: dict[str, Any] = {"status": planned.status, "runId": planned.run_id}
+        else:
+            ended = await self._execute(ctx, ops, planned.leg, planned.number)
+        if ended["status"] in ACTIVE:
+            await self._deliver_next(planned.run_id)
+        if ended["status"] == "failed" and planned.leg is not None:
+            message = ended.get("error", {}).get("message", "The workflow failed.")
+            raise inngest.NonRetriableError(message, quiet=True)
+        return ended
 
     def _ops(self, ctx: inngest.Context) -> InngestOps:
         """The durable operations of the request that is being answered."""
@@ -159,25 +166,31 @@ class BoundWorkflow:
 
     async def _first_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
         data = ctx.event.data
-        if isinstance(data.get("leg"), int):
-            run_id = str(data["runId"])
-            snapshot = Snapshot(
-                run_id,
-                status="running",
-                input=data.get("inputData"),
-                state=dict(_mapping(data.get("initialState"))),
-                request_context=dict(_mapping(data.get("requestContext"))),
-            )
-            return _Planned(run_id, Leg("start", snapshot, per_step=bool(data.get("perStep"))), 1)
-        memo = await ops.run("plan", partial(self._plan_manual, ctx), repeatable=True)
-        return _Planned(ctx.run_id, Leg.from_json(memo["plan"]), memo["leg"])
+        if not isinstance(data.get("leg"), int):
+            memo = await ops.run("plan", partial(self._plan_manual, ctx), repeatable=True)
+            return _Planned(ctx.run_id, Leg("start", Snapshot.from_json(memo["snapshot"])), memo["leg"])
+        if "inputData" not in data:
+            return await self._later_plan(ctx, ops)
+        snapshot = Snapshot(
+            str(data["runId"]),
+            status="running",
+            input=data["inputData"],
+            state=dict(_mapping(data.get("initialState"))),
+            request_context=dict(_mapping(data.get("requestContext"))),
+        )
+        return _Planned(snapshot.run_id, Leg.from_json(data, snapshot), 1)
 
     async def _later_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
-        run_id = str(ctx.event.data["runId"])
-        memo = await ops.run("plan", partial(self._plan_stored, ctx.event.data), repeatable=True)
-        if memo["plan"] is None:
-            return _Planned(run_id, None, 0, memo["status"])
-        return _Planned(run_id, Leg.from_json(memo["plan"]), memo["leg"])
+        """From what is stored as it was when the leg began, unless the run has moved on meanwhile."""
+        data, storage = ctx.event.data, await self.app.opened()
+        run_id = str(data["runId"])
+        stored = await storage.get_earlier_run(self.workflow.id, run_id)
+        if stored is None or stored.leg != data["leg"] or stored.status not in ACTIVE:
+            return _Planned(run_id, None, 0, stored.status if stored else "deleted")
+        memo = await ops.run("plan", partial(_header, stored.snapshot))
+        header = Snapshot.from_json({**memo["header"], "runId": run_id})
+        snapshot = replace(header, input=stored.snapshot.input, records=stored.snapshot.records)
+        return _Planned(run_id, Leg.from_json(data, snapshot), stored.leg)
 
     async def _plan_manual(self, ctx: inngest.Context) -> dict[str, Any]:
         """A run that was begun by an event sent by hand or a cron: it has the engine's run id."""
@@ -204,23 +217,7 @@ class BoundWorkflow:
         stored = await storage.create_run(*run, resource_id=None, snapshot=pending, now=self.app.clock.now())
         claim = Claim(*run, frozenset({"pending"}), self.app.clock.now(), snapshot, engine="inngest")
         leg = await storage.claim(claim) if stored.status == "pending" else None
-        return {"plan": _plan(Leg("start", snapshot)), "leg": leg or stored.leg}
-
-    async def _plan_stored(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """A later leg goes on from what is stored, unless the run has moved on meanwhile."""
-        storage = await self.app.opened()
-        stored = await storage.get_run(self.workflow.id, data["runId"])
-        if stored is None or stored.leg != data["leg"] or stored.status not in ACTIVE:
-            return {"plan": None, "status": stored.status if stored else "deleted"}
-        leg = Leg(
-            data["kind"],
-            stored.snapshot,
-            targets=tuple(data["targets"]),
-            item=data.get("item"),
-            resume_data=data.get("resumeData"),
-            per_step=bool(data.get("perStep")),
-        )
-        return {"plan": _plan(leg), "leg": stored.leg}
+        return {"snapshot": replace(snapshot, serialized_step_graph=[]).to_json(), "leg": leg or stored.leg}
 
     async def _execute(self, ctx: inngest.Context, ops: InngestOps, leg: Leg, number: int) -> Any:
         graph = self.workflow.serialized_step_graph
@@ -234,11 +231,34 @@ class BoundWorkflow:
                 signal,
                 str(resource_id) if resource_id else None,
             )
-            ended = await execute_leg(Walk.of(self.workflow, leg, ops, journal, env))
-        if ended["status"] == "failed":
-            message = ended.get("error", {}).get("message", "The workflow failed.")
-            raise inngest.NonRetriableError(message, quiet=True)
-        return ended
+            walk = Walk.of(self.workflow, leg, ops, journal, env)
+            try:
+                return await execute_leg(walk)
+            except RollOver:
+                return await self._roll_over(walk, number)
+
+    async def _roll_over(self, walk: Walk, number: int) -> dict[str, Any]:
+        """Begin the next leg where this one stands: it is claimed, and its event stored, in one transaction."""
+        next_leg = plan_continuation(walk.leg, walk.snapshot(), walk.suspended_again())
+        await self.app.storage.claim(
+            Claim(
+                self.workflow.id,
+                walk.run_id,
+                ACTIVE,
+                self.app.clock.now(),
+                next_leg.snapshot,
+                engine="inngest",
+                dispatch=dispatch_body(next_leg, walk.env.resource_id),
+                leg=number,
+            )
+        )
+        return {"status": "running", "runId": walk.run_id, "leg": number + 1}
+
+    async def _deliver_next(self, run_id: str) -> None:
+        """Send the event of a run's newest leg, unless that was done."""
+        for dispatch in await self.app.storage.undelivered():
+            if (dispatch.workflow_id, dispatch.run_id) == (self.workflow.id, run_id):
+                await self.app.inngest_runner.deliver(dispatch)
 
     @contextlib.asynccontextmanager
     async def _journal(self, run_id: str, leg: int) -> AsyncGenerator[_Journal]:
@@ -292,8 +312,10 @@ def _transforms_output(client: inngest.Inngest) -> bool:
     return any(getattr(one, "transform_output", None) not in plain for one in client.middleware)
 
 
-def _plan(leg: Leg) -> dict[str, Any]:
-    return replace(leg, snapshot=replace(leg.snapshot, serialized_step_graph=[])).to_json()
+async def _header(snapshot: Snapshot) -> dict[str, Any]:
+    """What a leg begins with beside the records and the input, which storage keeps as they were."""
+    shown = replace(snapshot, records={}, input=None, serialized_step_graph=[])
+    return {"header": shown.header_json()}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

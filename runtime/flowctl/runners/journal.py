@@ -43,9 +43,9 @@ class StoredJournal:
         """See Journal."""
         if not self.repeats:
             return None
-        stored = await self.storage.get_run(self.workflow_id, self.run_id)
-        over = stored is None or stored.leg != self.leg or stored.status not in ACTIVE
-        return (stored.status if stored else "canceled") if over else None
+        known = await self.storage.get_status(self.workflow_id, self.run_id)
+        status, leg = known or ("canceled", self.leg)
+        return status if leg != self.leg or status not in ACTIVE else None
 
     async def commit(
         self,

@@ -51,7 +51,7 @@ class Commit:
 class Claim:
     """The start of a leg: only one caller may move the run from `expected` to running.
 
-    `records` replace those that are stored. `dispatch` is what has to be sent for the leg to begin; it is
+    With `leg`, that one must still be the run's newest. `records` replace those that are stored. `dispatch` is what has to be sent for the leg to begin; it is
     stored with the claim until it was sent.
     """
 
@@ -64,6 +64,7 @@ class Claim:
     lease: Lease | None = None
     dispatch: Mapping[str, Any] | None = None
     records: Mapping[str, StepResult] | None = None
+    leg: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,14 @@ class Storage(Protocol):
 
     async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """One run with all its records, or None."""
+        ...
+
+    async def get_status(self, workflow_id: str, run_id: str) -> tuple[RunStatus, int] | None:
+        """A run's status and the number of its newest leg, or None."""
+        ...
+
+    async def get_earlier_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """One run with the records it had when its newest leg began, or None."""
         ...
 
     async def list_runs(

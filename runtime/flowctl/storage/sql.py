@@ -87,13 +87,13 @@ class SQLStorage(ABC):
             holder = (claim.engine, lease.owner if lease else None, lease.until if lease else None)
             row = db.execute(
                 sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected))),
-                (claim.now, *_header(claim.snapshot), *holder, *run, *claim.expected),
+                (claim.now, *_header(claim.snapshot), *holder, *run, *claim.expected, claim.leg),
             ).fetchone()
             if row is None:
                 return None
             leg: int = row[0]
             if claim.records is not None:
-                _replace_records(db, run, claim.records, leg=leg)
+                _replace_records(db, run, claim.records, leg=leg - 1)
             if claim.dispatch is not None:
                 db.execute(sql.PUT_DISPATCH, (*run, leg, _dump(claim.dispatch)))
             return leg
@@ -171,6 +171,28 @@ class SQLStorage(ABC):
     async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """See Storage."""
         return await self._transact(lambda db: _read_run(db, workflow_id, run_id), writes=False)
+
+    async def get_status(self, workflow_id: str, run_id: str) -> tuple[RunStatus, int] | None:
+        """See Storage."""
+
+        def work(db: Database) -> Any:
+            return db.execute(sql.READ_STATUS, (workflow_id, run_id)).fetchone()
+
+        row = await self._transact(work, writes=False)
+        return None if row is None else (row[0], row[1])
+
+    async def get_earlier_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """See Storage."""
+
+        def work(db: Database) -> StoredRun | None:
+            run = (workflow_id, run_id)
+            row = db.execute(sql.READ_RUN, run).fetchone()
+            if row is None:
+                return None
+            records = db.execute(sql.READ_EARLIER_RECORDS, (row[6], *run)).fetchall()
+            return _run_of(row, [(key, body) for key, body in records if body is not None])
+
+        return await self._transact(work, writes=False)
 
     async def list_runs(
         self,

@@ -38,6 +38,9 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_ended ON runs (updated_at) WHERE status IN ('success', 'failed', 'canceled');
     CREATE INDEX records_by_op ON records (workflow_id, run_id, op) WHERE op IS NOT NULL;
     """,
+    """
+    ALTER TABLE records ADD COLUMN earlier {json};
+    """,
 )
 
 INSERT_RUN = """
@@ -47,7 +50,7 @@ INSERT_RUN = """
 CLAIM_RUN = """
     UPDATE runs SET status = 'running', updated_at = ?, base = ?, header = ?, leg = leg + 1,
         engine = ?, lease_owner = ?, lease_until = ?
-    WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) RETURNING leg
+    WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg) RETURNING leg
 """
 UPDATE_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, header = ?
@@ -64,6 +67,7 @@ READ_RUN = """
     SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
     WHERE workflow_id = ? AND run_id = ?
 """
+READ_STATUS = "SELECT status, leg FROM runs WHERE workflow_id = ? AND run_id = ?"
 LIST_RUNS = """
     SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
     WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
@@ -89,9 +93,14 @@ PRUNE_RUNS = """
 PUT_RECORD = """
     INSERT INTO records (workflow_id, run_id, key, body, leg, op, memo) VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (workflow_id, run_id, key)
-    DO UPDATE SET body = excluded.body, leg = excluded.leg, op = excluded.op, memo = excluded.memo
+    DO UPDATE SET body = excluded.body, leg = excluded.leg, op = excluded.op, memo = excluded.memo,
+        earlier = CASE WHEN records.leg < excluded.leg THEN records.body ELSE records.earlier END
 """
 READ_RECORDS = "SELECT key, body FROM records WHERE workflow_id = ? AND run_id = ? ORDER BY rowid"
+READ_EARLIER_RECORDS = """
+    SELECT key, CASE WHEN leg < ? THEN body ELSE earlier END FROM records
+    WHERE workflow_id = ? AND run_id = ? ORDER BY rowid
+"""
 DELETE_RECORDS = "DELETE FROM records WHERE workflow_id = ? AND run_id = ?"
 DELETE_RECORDS_BELOW = "DELETE FROM records WHERE workflow_id = ? AND run_id = ? AND substr(key, 1, ?) = ?"
 FINISHED_MEMO = """
