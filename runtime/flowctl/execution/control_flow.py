@@ -109,7 +109,7 @@ async def run_any(
     record = walk.records.get(key)
     if record is not None and walk.leg.kind != "start" and key not in walk.fresh:
         if _is_settled(walk, key, record, iteration):
-            return Outcome(record)
+            return _settled(walk, key, record)
         if _iteration(record) == iteration and record.payload is not None:
             payload = record.payload
     walk.fresh.add(key)
@@ -133,7 +133,13 @@ async def run_any(
 def _is_settled(walk: Walk, key: str, record: StepResult, iteration: int) -> bool:
     if record.status == "suspended":
         return not _is_resumed(walk, key)
+    if record.status == "failed":
+        return walk.leg.continues and not walk.failed_tries(key)[0]
     return record.status in {"success", "skipped"} and _iteration(record) == iteration
+
+
+def _settled(walk: Walk, key: str, record: StepResult) -> Outcome:
+    return Outcome(record, bailed=walk.leg.continues and f"{key}^" in walk.positions)
 
 
 def _iteration(record: StepResult) -> int:
@@ -152,19 +158,18 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
     if anew:
         walk.forget(f"{call.key}/")
     scope = nested_scope(call, workflow)
-    started = await mark(
-        walk,
-        f"{call.op}.start",
-        call.key,
-        call.payload,
-        partial(nested_started, walk, call, scope, before),
-        anew=anew,
+    start = partial(nested_started, walk, call, scope, before)
+    started = walk.under_way(call.key, before) or await mark(
+        walk, f"{call.op}.start", call.key, call.payload, start, anew=anew
     )
     if started.record.status == "failed":
         return started
     flow = await walk_nodes(walk, scope)
     end = partial(nested_ended, walk, call, scope, begun=started.record, flow=flow)
-    return await mark(walk, f"{call.op}.end", call.key, call.payload, end)
+    ended = await mark(walk, f"{call.op}.end", call.key, call.payload, end)
+    if ended.record.status == "success":
+        walk.leave(f"{call.key}/")
+    return ended
 
 
 async def _at_once(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Flow:
@@ -243,7 +248,8 @@ async def _loop(walk: Walk, place: Place, node: LoopNode) -> Flow:
 
 async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     key, op = place.scope.key(node.step.id), place.op(node.step.id)
-    begun = await mark(walk, f"{op}.start", key, place.data, partial(foreach_started, walk, place, node))
+    start = partial(foreach_started, walk, place, node)
+    begun = walk.under_way(key) or await mark(walk, f"{op}.start", key, place.data, start)
     if begun.record.status == "failed":
         return flow_of(begun)
     items: list[Any] = place.data
@@ -256,10 +262,28 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
             walk, item_place, node.step, items[index], key=item_key, op=f"{op}.item.{index}", on_end=on_end
         )
 
-    thunks = [partial(one, index) for index in range(len(items))]
+    outcomes = _known_items(walk, key, len(items))
+    left = [index for index in range(len(items)) if index not in outcomes]
+    if any(map(stops, outcomes.values())):
+        left = [index for index in left if f"{key}[{index}]" in walk.records]
     limit = limit_of(node, begun.record)
-    outcomes: list[Outcome | None] = await walk.ops.gather(thunks, limit=limit, stops=stops)
-    flow = foreach_flow([o for o in outcomes if o is not None])
+    ended = await walk.ops.gather([partial(one, i) for i in left], limit=limit, stops=stops)
+    outcomes |= {index: o for index, o in zip(left, ended, strict=True) if o is not None}
+    flow = foreach_flow([outcomes[index] for index in sorted(outcomes)])
     end = partial(foreach_ended, walk, key, begun.record, flow)
     await mark(walk, f"{op}.end", key, place.data, end)
     return flow
+
+
+def _known_items(walk: Walk, key: str, total: int) -> dict[int, Outcome]:
+    """The items that ended before this leg: passed over together, since there may be very many."""
+    if walk.leg.kind == "start" or key in walk.fresh:
+        return {}
+    known = ((index, f"{key}[{index}]") for index in range(total))
+    return {
+        index: _settled(walk, item, record)
+        for index, item in known
+        if (record := walk.records.get(item)) is not None
+        and item not in walk.fresh
+        and _is_settled(walk, item, record, 0)
+    }

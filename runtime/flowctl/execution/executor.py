@@ -17,8 +17,8 @@ from flowctl.snapshot import RunError, RunStatus
 
 async def execute_leg(walk: Walk) -> dict[str, Any]:
     """Walk the graph to the next stop and finish the leg: `{"status": …, "result"?, "error"?}`."""
-    calls_back = walk.scope.workflow.options.on_start is not None
-    await walk.ops.run("start", partial(_begin, walk), repeatable=not calls_back)
+    if not walk.leg.continues:
+        await walk.ops.run("start", partial(_begin, walk), repeatable=True)
     flow = await walk_nodes(walk, walk.scope)
     return await walk.ops.run("finish", partial(_finish, walk, flow), repeatable=True)
 

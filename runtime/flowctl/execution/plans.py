@@ -84,13 +84,11 @@ def plan_restart(snapshot: Snapshot) -> Leg:
 
 def plan_continuation(leg: Leg, snapshot: Snapshot, settled: Sequence[str]) -> Leg:
     """From where a leg that has become long stands now."""
-    return replace(
-        leg, kind="restart", snapshot=snapshot, continues=True, settled=(*leg.settled, *settled)
-    )
+    return replace(leg, kind="restart", snapshot=snapshot, continues=True, settled=(*leg.settled, *settled))
 
 
 def dispatch_body(leg: Leg, resource_id: str | None) -> dict[str, Any]:
-    """A leg as the data of its event; what is stored of the run is not repeated, unless a first leg has little."""
+    """A leg as the data of its event; of what is stored of the run only a first leg repeats a little."""
     snapshot = leg.snapshot
     body: dict[str, Any] = {"runId": snapshot.run_id, "resourceId": resource_id, **leg.to_json()}
     if leg.kind != "start":

@@ -143,6 +143,17 @@ class Walk:
         tries, ended_at = self.positions.get(f"{key}!", (0, 0)) if self.leg.kind == "restart" else (0, 0)
         return tries, ended_at
 
+    def under_way(self, key: str, record: StepResult | None = None) -> Outcome | None:
+        """What an earlier leg began and this one continues: a nested workflow or a foreach."""
+        record = record or self.records.get(key)
+        if record is None or record.status != "running" or not self.leg.continues:
+            return None
+        return Outcome(record)
+
+    def leave(self, prefix: str) -> None:
+        """Forget where a nested workflow that has succeeded stood: long runs pass through very many."""
+        self.positions = {key: at for key, at in self.positions.items() if not key.startswith(prefix)}
+
     def suspended_again(self) -> list[str]:
         """The keys of what has come to its suspension in this leg."""
         known = ((key, self.records.get(key)) for key in self.fresh)

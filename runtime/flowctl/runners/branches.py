@@ -73,7 +73,7 @@ class Branches:
 
     thunks: Sequence[Thunk]
     limit: int
-    stops: Callable[[Any], bool] | None
+    stops: Callable[[Any], bool]
     values: list[Any] = field(default_factory=list[Any])
     parked: list[Parked] = field(default_factory=list[Parked])
     is_stopped: bool = False
@@ -134,7 +134,7 @@ class Branches:
         except (ResponseInterrupt, RollOver) as interrupt:
             self.parked.append(interrupt)
             return False
-        self.is_stopped = self.is_stopped or (self.stops is not None and self.stops(value))
+        self.is_stopped = self.stops(value) or self.is_stopped
         return True
 
     @property

@@ -238,7 +238,7 @@ class BoundWorkflow:
                 return await self._roll_over(walk, number)
 
     async def _roll_over(self, walk: Walk, number: int) -> dict[str, Any]:
-        """Begin the next leg where this one stands: it is claimed, and its event stored, in one transaction."""
+        """Begin the next leg where this one stands: claimed, and its event stored, in one transaction."""
         next_leg = plan_continuation(walk.leg, walk.snapshot(), walk.suspended_again())
         await self.app.storage.claim(
             Claim(

@@ -83,10 +83,24 @@ class InngestOps:
         window = limit or max(1, len(thunks))
         if not self.in_line:
             return await self._one_by_one(thunks, window, stops)
-        branches = Branches(thunks, window, stops)
-        await branches.run()
+        branches = Branches(thunks, window, self._draining(stops))
+        may_roll_over = self.may_roll_over
+        try:
+            await branches.run()
+        finally:
+            self.may_roll_over = may_roll_over
         _leave(branches.parked)
         return branches.values
+
+    def _draining(self, stops: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
+        """As `stops`; those that it leaves to end do so in this leg, since a new one would not know them."""
+
+        def check(value: Any) -> bool:
+            is_last = stops is not None and stops(value)
+            self.may_roll_over = self.may_roll_over and not is_last
+            return is_last
+
+        return check
 
     def _remembers(self, op: str) -> bool:
         if op in self._known:

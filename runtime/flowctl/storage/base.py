@@ -51,8 +51,8 @@ class Commit:
 class Claim:
     """The start of a leg: only one caller may move the run from `expected` to running.
 
-    With `leg`, that one must still be the run's newest. `records` replace those that are stored. `dispatch` is what has to be sent for the leg to begin; it is
-    stored with the claim until it was sent.
+    With `leg`, that one must still be the run's newest. `records` replace those that are stored. `dispatch`
+    is what has to be sent for the leg to begin; it is stored with the claim until it was sent.
     """
 
     workflow_id: str
