@@ -36,6 +36,36 @@ async def test_a_claim_may_replace_the_records(storage) -> None:
     assert {key: record.output for key, record in stored.snapshot.records.items()} == {"one": 9}
 
 
+async def test_a_claim_may_ask_for_the_newest_leg(storage) -> None:
+    await begun(storage)
+    assert await claim(storage, expected=["running"], leg=2) is None
+    assert await claim(storage, expected=["running"], leg=1) == 2
+    assert await claim(storage, expected=["running"], leg=1) is None
+    assert await storage.get_status("w", "r") == ("running", 2)
+    assert await storage.get_status("w", "unknown") is None
+
+
+async def test_a_run_can_be_read_with_the_records_that_its_leg_began_with(storage) -> None:
+    await begun(storage)
+    await commit(storage, kept="before", changed="before")
+    await claim(storage, expected=["running"])
+    await commit(storage, leg=2, changed="after", new="after")
+    await commit(storage, leg=2, changed="later")
+    earlier = await storage.get_earlier_run("w", "r")
+    assert {key: record.output for key, record in earlier.snapshot.records.items()} == {
+        "kept": "before",
+        "changed": "before",
+    }
+    assert await storage.get_earlier_run("w", "unknown") is None
+
+
+async def test_the_records_that_a_claim_gives_are_those_its_leg_begins_with(storage) -> None:
+    await begun(storage)
+    await commit(storage, one=1, status="success")
+    await claim(storage, expected=["success"], records={"one": StepResult("success", output=9)})
+    assert (await storage.get_earlier_run("w", "r")).snapshot.records["one"].output == 9
+
+
 async def test_a_commit_writes_records_in_their_order_and_the_header(storage) -> None:
     await begun(storage)
     header = snapshot(state={"seen": 1}, positions={"": 2}, step_execution_path=["b", "a"])
