@@ -1,26 +1,22 @@
-"""Which apps and functions there are: registrations by SDKs, and apps that the engine asks to register."""
+"""Which apps and functions there are: what SDKs registered, kept in the store.
+
+Called by `api`, `rest` and `syncs`. A registration replaces the app's earlier one; functions that it no
+longer has are removed, and their open runs cancelled.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from flowctl.engine import starts
+from flowctl.engine import rest_statements, starts
 from flowctl.engine import statements as sql
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.protocol import Function, stable_id
+from flowctl.engine.protocol import Function, iso, stable_id
 from flowctl.engine.timing import now_ms
-from flowctl.engine.transport import Transport
-
-POLL_SECONDS = 5.0
-FIRST_POLL_SECONDS = 0.1
-
-log = logging.getLogger("flowctl.engine")
 
 
 class RegistrationError(ValueError):
@@ -39,26 +35,20 @@ class Apps:
         for name, body in self.ledger.store.db.execute(sql.READ_APPS).fetchall():
             self.by_name[name] = orjson.loads(body)
         with self.ledger.store.transaction():
-            self._set_functions()
+            self._set_functions(now=now_ms())
 
     def register(self, raw: Any) -> dict[str, Any]:
         """Take an SDK's registration in place of the app's earlier one; raises RegistrationError."""
-        if not isinstance(raw, dict) or not (raw.get("appName") or raw.get("appname")):
-            raise RegistrationError("App ID required")
-        name = str(raw.get("appName") or raw.get("appname"))
-        try:
-            for function in raw.get("functions") or ():
-                Function.from_registration(function, name)
-                starts.check(function)
-        except (KeyError, StopIteration, TypeError, ValueError) as err:
-            raise RegistrationError(f"A function's registration is incomplete: {err!r}") from err
+        name = _checked(raw)
+        self._check_slugs(name, raw)
         modified = self.by_name.get(name) != raw
         if modified:
             self.by_name[name] = raw
+            now = now_ms()
             with self.ledger.store.transaction():
-                row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now_ms())
+                row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now)
                 self.ledger.store.db.execute(sql.PUT_APP, row)
-                self._set_functions()
+                self._set_functions(now=now)
             self.ledger.wake()
         app_id = stable_id("app", name)
         return {"ok": True, "modified": modified, "sync_id": stable_id("sync", name), "app_id": app_id}
@@ -70,31 +60,89 @@ class Apps:
         if function in (earlier.get("functions") or ()):
             return
         raw = {"appName": domain, "url": domain, "functions": [*others, function]}
-        self.by_name[domain] = raw
-        self.ledger.store.db.execute(sql.PUT_APP, (domain, domain, orjson.dumps(raw), now_ms()))
-        self._set_functions()
+        self.by_name[domain], now = raw, now_ms()
+        self.ledger.store.db.execute(sql.PUT_APP, (domain, domain, orjson.dumps(raw), now))
+        self._set_functions(now=now)
 
-    def _set_functions(self) -> None:
+    def remove(self, name: str, *, now: int) -> bool:
+        """Forget an app; False when there is none of that name."""
+        if self.by_name.pop(name, None) is None:
+            return False
+        with self.ledger.store.transaction():
+            self.ledger.store.db.execute(rest_statements.DELETE_APP, (name,))
+            self._set_functions(now=now)
+        self.ledger.wake()
+        return True
+
+    def named_at(self, url: str) -> str | None:
+        """The name of the app that is served at a URL."""
+        wanted = _without_query(url)
+        served = (
+            name for name, raw in self.by_name.items() if _without_query(raw.get("url") or "") == wanted
+        )
+        return next(served, None)
+
+    def functions_of(self, name: str) -> list[Function]:
+        """The functions of an app; none for an unknown one."""
+        slugs = [str(function["id"]) for function in self._registered(name)]
+        return [self.ledger.functions[slug] for slug in slugs if slug in self.ledger.functions]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As the API shows them."""
+        rows = self.ledger.store.db.execute(rest_statements.APPS).fetchall()
+        return [_shown(orjson.loads(body), name, synced_at) for name, body, synced_at in rows]
+
+    def _registered(self, name: str) -> list[Mapping[str, Any]]:
+        return list((self.by_name.get(name) or {}).get("functions") or ())
+
+    def _check_slugs(self, name: str, raw: Mapping[str, Any]) -> None:
+        """A function's id is unique among all apps, as its slug says to whom it belongs."""
+        wanted = {str(function["id"]) for function in raw.get("functions") or ()}
+        for other in self.by_name.keys() - {name}:
+            if taken := wanted & {str(function["id"]) for function in self._registered(other)}:
+                raise RegistrationError(
+                    f"The function id {min(taken)!r} belongs to the app {other!r} already: "
+                    "give one of the two another id, or remove that app."
+                )
+
+    def _set_functions(self, *, now: int) -> None:
         functions = [
             Function.from_registration(registration, name)
-            for name, raw in self.by_name.items()
-            for registration in raw.get("functions") or ()
+            for name in self.by_name
+            for registration in self._registered(name)
         ]
-        self.ledger.set_functions({function.slug: function for function in functions}, now=now_ms())
+        self.ledger.set_functions({function.slug: function for function in functions}, now=now)
 
 
-async def ask_to_register(url: str, transport: Transport, *, poll: bool) -> None:
-    """Ask an app to register until it has, and again every few seconds when polling."""
-    pause = FIRST_POLL_SECONDS
-    while True:
+def _checked(raw: Any) -> str:
+    """The app's name in a registration whose every function is complete."""
+    if not isinstance(raw, dict) or not (raw.get("appName") or raw.get("appname")):
+        raise RegistrationError("App ID required")
+    name = str(raw.get("appName") or raw.get("appname"))
+    for registration in raw.get("functions") or ():
         try:
-            answer = await transport.request("PUT", url, headers={"x-inngest-server-kind": "dev"})
-            registered = answer.status == 200
-            if not registered:
-                log.debug("%s answered %s to the sync.", url, answer.status)
-        except OSError:
-            registered = False
-        if registered and not poll:
-            return
-        pause = POLL_SECONDS if registered else min(pause * 1.5, POLL_SECONDS)
-        await asyncio.sleep(pause)
+            Function.from_registration(registration, name)
+            starts.check(registration)
+        except (KeyError, StopIteration, TypeError, AttributeError) as err:
+            raise RegistrationError(f"A function's registration is incomplete: {err!r}") from err
+        except ValueError as err:
+            raise RegistrationError(f"The function {registration['id']!r} is invalid: {err}") from err
+    return name
+
+
+def _shown(raw: Mapping[str, Any], name: str, synced_at: int) -> dict[str, Any]:
+    language, _, version = str(raw.get("sdk") or "").partition(":v")
+    return {
+        "id": stable_id("app", name),
+        "name": name,
+        "url": raw.get("url") or "",
+        "sdk_language": language.removeprefix("inngest-"),
+        "sdk_version": version,
+        "framework": raw.get("framework"),
+        "function_count": len(raw.get("functions") or ()),
+        "synced_at": iso(synced_at),
+    }
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0].rstrip("/")

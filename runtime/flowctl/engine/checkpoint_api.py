@@ -16,15 +16,12 @@ from starlette.routing import BaseRoute, Route
 from flowctl.engine.checkpoints import CheckpointError, Checkpoints
 from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.limits import MAX_STATE_BYTES
-from flowctl.engine.realtime import Realtime
+from flowctl.engine.realtime import RAW_TOPIC, Tokens
 from flowctl.engine.store import RunRow
 from flowctl.engine.timing import now_ms
 
 PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 OF_ITS_OWN_BODY = frozenset({"content-length", "content-encoding", "transfer-encoding"})
-STREAM_TOPIC = "$stream"
-
-
 OUTPUT_SECONDS = 300
 POLL_SECONDS = 0.1
 
@@ -35,7 +32,7 @@ class CheckpointApi:
 
     checkpoints: Checkpoints
     endpoints: Endpoints
-    realtime: Realtime
+    tokens: Tokens
 
     def routes(self) -> list[BaseRoute]:
         """The route table."""
@@ -60,7 +57,7 @@ class CheckpointApi:
             "fn_id": run.function_id,
             "app_id": self.endpoints.app_id(run),
             "token": self.endpoints.token(run.run_id),
-            "realtime_token": self.realtime.token([{"channel": run.run_id, "name": STREAM_TOPIC}]),
+            "realtime_token": self.tokens.made([(run.run_id, RAW_TOPIC)], now=now_ms()),
         }
         return Response(orjson.dumps({"data": answer}), media_type="application/json")
 

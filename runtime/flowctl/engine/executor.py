@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import orjson
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import overflow
-from flowctl.engine.outgoing import State, to_endpoint, to_function
+from flowctl.engine.outgoing import Outgoing, State, to_endpoint, to_function
 from flowctl.engine.protocol import Function
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL
@@ -152,7 +153,7 @@ class Executor:
             return [Finish(failed=True, output=error)], run.sdk_version
         request = to_endpoint if function.endpoint_method else to_function
         try:
-            answer = await self.transport.send(request(job, run, function, state, self.keys, now=call.now))
+            answer = await self._sent(request(job, run, function, state, self.keys, now=call.now))
         except OSError as err:
             return [self._lost(function, self._at(call, job), err)], run.sdk_version
         self._unreachable.pop(function.url, None)
@@ -173,6 +174,18 @@ class Executor:
             case _:
                 log.warning("A call of %s broke: %s", function.slug, error)
                 return broken(call)
+
+    async def _sent(self, request: Outgoing) -> Answer:
+        """The answer to a request, counted; raises as the transport does."""
+        tally, began = self.ledger.tally, time.monotonic()
+        try:
+            answer = await self.transport.send(request)
+        except OSError as err:
+            tally.requests["unreachable" if isinstance(err, NotReachedError) else "broken"] += 1
+            raise
+        tally.requests["answered"] += 1
+        tally.request_seconds.add(time.monotonic() - began)
+        return answer
 
     def _at(self, call: Call, job: Job) -> Call:
         """The call as it is when its answer comes: a checkpoint may have given it its attempts back."""

@@ -16,6 +16,7 @@ from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.expressions import holds
 from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
+from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
     CANCELLED,
     FAILED,
@@ -57,10 +58,11 @@ class Ledger:
     wake: Callable[[], None]
     backlog: Backlog | None = None
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
+    tally: Tally = field(default_factory=Tally)
     starts: Starts = field(init=False)
 
     def __post_init__(self) -> None:
-        self.starts = Starts(self.store, lambda run, now: self._end(run, "Cancelled", {}, now))
+        self.starts = Starts(self.store, self.tally, lambda run, now: self._end(run, "Cancelled", {}, now))
 
     def take_in(self, events: Sequence[Event]) -> None:
         """Keep events and do what they cause; raises QueueFullError."""
@@ -71,13 +73,15 @@ class Ledger:
         self.wake()
 
     def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> str:
-        """Run a function by its id; answers the id of the event made for it. Raises QueueFullError."""
+        """Run a function by its id; answers the id of the event made for it.
+
+        Raises InvalidEventError for a payload that is none, and QueueFullError.
+        """
         self._check_backlog()
-        event = _made(INVOKED, {**(payload.get("data") or {})}, now)
+        data = {**(payload.get("data") or {}), "_inngest": _invocation(slug)}
+        event = parse_event({**payload, "name": INVOKED, "data": data}, now=now)
         with self.store.transaction():
-            self.store.put_event(event)
-            if slug in self.functions:
-                self._begin(self.functions[slug], event)
+            self.intake(event)
         self.wake()
         return event.internal_id
 
@@ -130,7 +134,7 @@ class Ledger:
         for step in steps:
             self._no_longer_pending(run_id, step.step_id)
             row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now)
-            self.store.db.execute(sql.PUT_STEP, row)
+            self.tally.steps += self.store.db.execute(sql.PUT_STEP, row).rowcount
 
     def fire(self, job: Job, *, now: int) -> None:
         """A timer's moment has come."""
@@ -160,10 +164,17 @@ class Ledger:
             self.wake()
 
     def set_functions(self, functions: Mapping[str, Function], *, now: int) -> None:
-        """Replace what is registered, and the timers of its schedules; the caller is in a transaction."""
+        """Replace what is registered, and the timers of its schedules; the caller is in a transaction.
+
+        The open runs of a function that is gone are cancelled: nobody could go on with them.
+        """
+        gone = self.functions.keys() - functions.keys()
         self.functions.clear()
         self.functions.update(functions)
         self.starts.schedule(self.functions.values(), now=now)
+        for slug in gone:
+            for run in self.store.open_runs(slug):
+                self._end(run, "Cancelled", {}, now)
 
     def _abandon(self, job: Job, now: int) -> None:
         run = self.store.run(job.run_id)
@@ -175,11 +186,11 @@ class Ledger:
         function = self.functions.get(job.run_id)
         if function is None:
             return
-        self.starts.schedule([function], now=now)
+        self.starts.schedule_next(function, job.target, now=now)
         moment = iso(now)
         event = _made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
         self.store.put_event(event)
-        self._begin(function, event)
+        self.starts.begin(function, [event.to_json()], event.internal_id, now)
 
     def _time_out(self, job: Job, now: int) -> None:
         body: Any = None
@@ -201,18 +212,14 @@ class Ledger:
         self.wake()
         return run_id
 
-    def cancel_many(self, slug: str, condition: str | None, *, after: int, before: int, now: int) -> int:
-        """End a function's open runs that started in a time span and fit a condition; answers how many."""
-        with self.store.transaction():
-            runs = [
-                run
-                for run in self.store.open_runs(slug)
-                if after <= run.started_at <= before and holds(condition, {"event": run.event})
-            ]
-            for run in runs:
+    def cancel_many(self, slug: str, condition: str | None, *, after: int, before: int, now: int) -> None:
+        """End a function's open runs that started in a time span and fit a condition.
+
+        The caller is in a transaction.
+        """
+        for run in self.store.open_runs(slug):
+            if after <= run.started_at <= before and holds(condition, {"event": run.event}):
                 self._end(run, "Cancelled", {}, now)
-        self.wake()
-        return len(runs)
 
     def cancel(self, run_id: str, *, now: int) -> bool:
         """End a run as cancelled; False when there is no such run. One that has ended stays as it is."""
@@ -228,12 +235,14 @@ class Ledger:
         if self.store.event(event.internal_id) is not None:  # a request that its sender repeated
             return
         self.store.put_event(event)
+        self.tally.events += 1
         given_id = event.id != event.internal_id
         if given_id and self.store.seen_event(event, since=event.received_at - DEDUPE_MS):
             return
         data = event.to_json()
         self._cancel_by(event, data)
         self._fulfill_waits(event, data)
+        self._start_invoked(event)
         for function in self.functions.values():
             for trigger in function.triggers:
                 if event_matches(trigger.get("event") or "", event.name) and holds(
@@ -260,8 +269,11 @@ class Ledger:
             if run is not None and holds(condition, {"event": run.event, "async": data}):
                 self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
 
-    def _begin(self, function: Function, event: Event) -> str | None:
-        return self.starts.begin(function, [event.to_json()], event.internal_id, event.received_at)
+    def _start_invoked(self, event: Event) -> str | None:
+        """Start the function that an event names, whoever sent it; answers why none will start for it."""
+        called = event.data.get("_inngest") if event.name == INVOKED else None
+        function = self.functions.get(str(called.get("fn_id"))) if isinstance(called, Mapping) else None
+        return None if function is None else self.starts.offer(function, event)
 
     def carry_out(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901, PLR0912 - a flat match
         """One effect, inside the caller's transaction."""
@@ -323,16 +335,15 @@ class Ledger:
             error = Memoize(effect.step_id, {"error": {"message": message, "name": "Error"}}, effect.name)
             self._memoize(run, error, now)
             return
-        correlation = f"{run.run_id}.{effect.step_id}"
-        meta = {"correlation_id": correlation, "fn_id": effect.slug, "source_fn_id": run.function_id}
-        event = _made(INVOKED, {**(effect.payload.get("data") or {}), "_inngest": meta}, now)
+        called = _invocation(effect.slug, f"{run.run_id}.{effect.step_id}", run.function_id)
+        event = _made(INVOKED, {**(effect.payload.get("data") or {}), "_inngest": called}, now)
         if not self._pend(run, effect, "invoke", detail=event.internal_id):
             return
         self.store.put_event(event)
-        if self._begin(function, event) is None:
-            message = f"function {effect.slug} is a singleton and runs already"
-            body = {"error": {"name": "Error", "message": message}}
-            self._step_ended(run.run_id, effect.step_id, orjson.dumps(body), now)
+        refusal = self._start_invoked(event)
+        if refusal is not None:
+            error = {"name": "Error", "message": f"function {effect.slug} was not started: {refusal}"}
+            self._step_ended(run.run_id, effect.step_id, orjson.dumps({"error": error}), now)
             return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
 
@@ -347,7 +358,8 @@ class Ledger:
         if pending is None and began:
             return
         shown = name or (pending[1] if pending else "")
-        self.store.db.execute(sql.PUT_STEP, (run_id, step_id, body, shown, now))
+        ended = self.store.db.execute(sql.PUT_STEP, (run_id, step_id, body, shown, now))
+        self.tally.steps += ended.rowcount
         if pending is None or pending[0] or not self.store.has_pending(run_id):
             self.store.enqueue(run_id, DISCOVERY, CALL, now)
 
@@ -363,9 +375,10 @@ class Ledger:
     def _end(self, run: RunRow, status: str, output: Any, now: int) -> None:
         if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:
             return
+        self.tally.runs_ended[status] += 1
         self.store.db.execute(sql.DELETE_RUN_JOBS, (run.run_id,))
         self.store.db.execute(sql.DELETE_PENDING, (run.run_id,))
-        self._answer_invoker(run, status, output, now)
+        self._answer_invokers(run, status, output, now)
         data: dict[str, Any] = {
             "function_id": run.slug,
             "run_id": run.run_id,
@@ -383,18 +396,19 @@ class Ledger:
         self.intake(_made(FAILED, {**data, "error": error, "result": output}, now))
         self.intake(_made(FINISHED, {**data, "error": error, "result": output}, now))
 
-    def _answer_invoker(self, run: RunRow, status: str, output: Any, now: int) -> None:
-        invoker = self.store.db.execute(sql.INVOKED_BY, (run.event_id,)).fetchone()
-        if invoker is None:
-            return
+    def _answer_invokers(self, run: RunRow, status: str, output: Any, now: int) -> None:
+        """End the steps that invoked this run; a batch may have several."""
         if status == "Completed":
             body: Any = {"data": output}
         elif status == "Cancelled":
             body = {"error": {"name": "Error", "message": "The invoked function was cancelled."}}
         else:
             body = {"error": _shown_error(output)}
-        run_id, step_id = invoker
-        self._step_ended(run_id, step_id, orjson.dumps(body), now)
+        for event in run.events:
+            if event["name"] != INVOKED:
+                continue
+            for run_id, step_id in self.store.db.execute(sql.INVOKED_BY, (event["id"],)).fetchall():
+                self._step_ended(run_id, step_id, orjson.dumps(body), now)
 
 
 def _in_time(rule: Mapping[str, Any], run: RunRow, now: int) -> bool:
@@ -409,3 +423,10 @@ def _shown_error(output: Any) -> dict[str, Any]:
 
 def _made(name: str, data: Mapping[str, Any], now: int) -> Event:
     return parse_event({"name": name, "data": data, "ts": now}, now=now)
+
+
+def _invocation(slug: str, correlation_id: str = "", source: str = "") -> dict[str, Any]:
+    """What an invocation's event says about it."""
+    known = {"correlation_id": correlation_id} if correlation_id else {}
+    empty = {"expire": 0, "gid": "", "name": "", "source_app_id": "", "source_fn_v": 0}
+    return {**known, **empty, "fn_id": slug, "source_fn_id": source}

@@ -1,81 +1,332 @@
-"""The few GraphQL queries that SDKs' tests ask of a dev server; whole objects, selections are ignored.
+"""GraphQL, as SDKs' own tests ask it of a dev server.
 
-Called by `api`; reads the store. A query whose root field is not among these gets a GraphQL error.
+Called by `api`. A resolver gives a mapping whose values are data, or functions that are called when a query
+asks for that field.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flowctl.engine import statements as sql
-from flowctl.engine.protocol import iso
-from flowctl.engine.store import Store
+from flowctl.engine import rest_statements as sql
+from flowctl.engine.apps import Apps
+from flowctl.engine.graphql_schema import SCHEMA
+from flowctl.engine.protocol import ENVIRONMENT_ID, Function, iso
+from flowctl.engine.statements import STEP_HISTORY
+from flowctl.engine.store import RunRow, event_json
+from flowctl.engine.timing import now_ms
 
-_FIELD = re.compile(r"\b(event|run|runTrigger|runTraceSpanOutputByID)\s*\(([^)]*)\)")
-_VARIABLE = re.compile(r"\$(\w+)|\"([^\"]*)\"")
+if TYPE_CHECKING:
+    from graphql import GraphQLSchema
 
-
-def answer(store: Store, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """A GraphQL response."""
-    body = query[query.find("{") :]
-    data = {
-        field: _RESOLVERS[field](store, _argument(text, variables)) for field, text in _FIELD.findall(body)
-    }
-    if not data:
-        return {"data": None, "errors": [{"message": "This engine does not answer that query."}]}
-    return {"data": data}
+STREAM_LIMIT = 1_000
+Node = Mapping[str, Any]
 
 
-def _argument(text: str, variables: Mapping[str, Any]) -> str:
-    found = _VARIABLE.search(text)
-    if found is None:
-        return ""
-    return str(variables.get(found[1], "")) if found[1] else found[2]
+class Queries:
+    """One method a field of the schema's `Query` and `Mutation`."""
+
+    def __init__(self, apps: Apps) -> None:
+        self._apps, self._ledger, self._store = apps, apps.ledger, apps.ledger.store
+
+    def apps(self, _: Any) -> list[Node]:
+        """Every app."""
+        return [self._app(app) for app in self._apps.to_json()]
+
+    def functions(self, _: Any) -> list[Node]:
+        """Every function, by its slug."""
+        return [_function(f) for _, f in sorted(self._ledger.functions.items())]
+
+    def functionBySlug(self, _: Any, *, query: Node) -> Node | None:  # noqa: N802 - the schema's name
+        """One function."""
+        function = self._ledger.functions.get(query["functionSlug"])
+        return _function(function) if function else None
+
+    def stream(self, _: Any, *, query: Node) -> list[Node]:
+        """Events, newest first, with their runs."""
+        events = self._events(
+            before=query.get("before"),
+            limit=query["limit"],
+            internal=bool(query.get("includeInternalEvents")),
+        )
+        after = query.get("after") or ""
+        return [self._stream_item(event) for event in events if event["internal_id"] > after]
+
+    def event(self, _: Any, *, query: Node) -> Node | None:
+        """One event; one that is not known (yet) has no runs."""
+        found = self._store.event(query["eventId"])
+        return self._event(found) if found else {"id": query["eventId"], "functionRuns": []}
+
+    def events(self, _: Any, *, query: Node) -> list[Node]:
+        """The newest events."""
+        return [self._event(event) for event in self._events(before=query.get("lastEventId"))]
+
+    def eventV2(self, _: Any, *, id: str) -> Node:  # noqa: N802 - the schema's name
+        """One event; raises LookupError when there is none."""
+        event = self._store.event(id)
+        if event is None:
+            raise LookupError(f"event not found: {id}")
+        given = event["id"] if event["id"] != event["internal_id"] else None
+        return {
+            "envID": ENVIRONMENT_ID,
+            "id": id,
+            "idempotencyKey": given,
+            "name": event["name"],
+            "occurredAt": iso(event["ts"]),
+            "receivedAt": event["received_at"],
+            "raw": _raw(event),
+            "runs": _later(lambda: [self._run(run) for run in self._store.runs_of_event(id)]),
+        }
+
+    def functionRun(self, _: Any, *, query: Node) -> Node | None:  # noqa: N802 - the schema's name
+        """One run, in the older shape."""
+        run = self._store.run(query["functionRunId"])
+        return self._old_run(run) if run else None
+
+    def run(self, _: Any, *, runID: str) -> Node | None:  # noqa: N803 - the schema's name
+        """One run."""
+        run = self._store.run(runID)
+        return self._run(run) if run else None
+
+    def runTrace(self, _: Any, *, runID: str) -> Node:  # noqa: N802, N803 - the schema's names
+        """The steps of a run."""
+        return self._trace(self._known(runID))
+
+    def runTrigger(self, _: Any, *, runID: str) -> Node:  # noqa: N802, N803 - the schema's names
+        """The events of a run."""
+        run = self._known(runID)
+        return {
+            "eventName": run.event["name"],
+            "IDs": [run.event_id],
+            "payloads": [orjson.dumps(event).decode() for event in run.events],
+            "timestamp": iso(run.started_at),
+            "isBatch": len(run.events) > 1,
+        }
+
+    def runTraceSpanOutputByID(self, _: Any, *, outputID: str) -> Node:  # noqa: N802, N803 - the schema's
+        """What a step, or (for an id with no step) a run, came to."""
+        run_id, _, step_id = outputID.partition("/")
+        if step_id:
+            return _step_output(self._store.steps(run_id).get(step_id))
+        run = self._known(run_id)
+        return _step_output({"error": run.output} if run.status == "Failed" else {"data": run.output})
+
+    def cancelRun(self, _: Any, *, runID: str) -> Node:  # noqa: N802, N803 - the schema's names
+        """End a run."""
+        self._known(runID)
+        self._ledger.cancel(runID, now=now_ms())
+        return self._old_run(self._known(runID))
+
+    def invokeFunction(  # noqa: N802 - the schema's name
+        self,
+        _: Any,
+        *,
+        functionSlug: str,  # noqa: N803 - the schema's name
+        data: Node | None = None,
+        user: Node | None = None,
+        meta: Node | None = None,  # noqa: ARG002 - the schema's; this engine keeps no such
+    ) -> bool:
+        """Run a function by its id."""
+        self._ledger.invoke(functionSlug, {"data": data or {}, "user": user or {}}, now=now_ms())
+        return True
+
+    def deleteAppByName(self, _: Any, *, name: str) -> bool:  # noqa: N802 - the schema's name
+        """Forget an app."""
+        return self._apps.remove(name, now=now_ms())
+
+    def _known(self, run_id: str) -> RunRow:
+        run = self._store.run(run_id)
+        if run is None:
+            raise LookupError(f"run not found: {run_id}")
+        return run
+
+    def _events(
+        self, *, before: str | None = None, limit: int = STREAM_LIMIT, internal: bool = False
+    ) -> list[dict[str, Any]]:
+        page = {"cursor": before or "~", "after": 0, "before": 2**62, "limit": min(limit, STREAM_LIMIT)}
+        rows = self._store.db.execute(sql.ALL_EVENTS if internal else sql.EVENTS, page).fetchall()
+        return [event_json(row) for row in rows]
+
+    def _app(self, app: Node) -> Node:
+        functions = self._apps.functions_of(app["name"])
+        return {
+            "id": app["id"],
+            "externalID": app["name"],
+            "name": app["name"],
+            "sdkLanguage": app["sdk_language"],
+            "sdkVersion": app["sdk_version"],
+            "framework": app["framework"],
+            "url": app["url"],
+            "functions": [_function(function) for function in functions],
+            "functionCount": len(functions),
+            "connected": True,
+            "error": None,
+        }
+
+    def _event(self, event: dict[str, Any]) -> Node:
+        id = event["internal_id"]
+        return {
+            "id": id,
+            "externalID": event["id"],
+            "name": event["name"],
+            "createdAt": event["received_at"],
+            "payload": orjson.dumps(event["data"]).decode(),
+            "raw": _raw(event),
+            "totalRuns": _later(lambda: len(self._store.runs_of_event(id))),
+            "functionRuns": _later(lambda: self._old_runs(id)),
+        }
+
+    def _stream_item(self, event: dict[str, Any]) -> Node:
+        is_cron = event["name"] == "inngest/scheduled.timer"
+        return {
+            "id": event["internal_id"],
+            "trigger": event["data"].get("cron", "") if is_cron else event["name"],
+            "type": "CRON" if is_cron else "EVENT",
+            "createdAt": event["received_at"],
+            "inBatch": False,
+            "runs": _later(lambda: self._old_runs(event["internal_id"])),
+        }
+
+    def _old_runs(self, event_id: str) -> list[Node]:
+        return [self._old_run(run) for run in self._store.runs_of_event(event_id)]
+
+    def _old_run(self, run: RunRow) -> Node:
+        function = self._ledger.functions.get(run.slug)
+        return {
+            "id": run.run_id,
+            "functionID": run.function_id,
+            "function": _function(function) if function else None,
+            "status": _status(run),
+            "startedAt": iso(run.started_at),
+            "finishedAt": iso(run.ended_at) if run.ended_at else None,
+            "output": _output(run),
+            "eventID": run.event_id,
+            "event": _later(lambda: (event := self._store.event(run.event_id)) and self._event(event)),
+        }
+
+    def _run(self, run: RunRow) -> Node:
+        return {
+            **self._old_run(run),
+            "traceID": run.run_id,
+            "queuedAt": iso(run.started_at),
+            "endedAt": iso(run.ended_at) if run.ended_at else None,
+            "triggerIDs": [run.event_id],
+            "eventName": run.event["name"],
+            "isBatch": len(run.events) > 1,
+            "trace": _later(lambda: self._trace(run)),
+        }
+
+    def _trace(self, run: RunRow) -> Node:
+        function = self._ledger.functions.get(run.slug)
+        steps = self._store.db.execute(STEP_HISTORY, (run.run_id,)).fetchall()
+        return {
+            **_span(
+                run,
+                "",
+                function.name if function else run.slug,
+                kind="RUN",
+                status=_status(run),
+                ended=run.ended_at,
+            ),
+            "outputID": f"{run.run_id}/" if run.ended_at else None,
+            "isRoot": True,
+            "childrenSpans": [self._step_span(run, *step) for step in steps],
+        }
+
+    def _step_span(self, run: RunRow, step_id: str, name: str, ended: int | None, body: bytes) -> Node:
+        kept = orjson.loads(body)
+        failed = isinstance(kept, dict) and bool(kept.get("error"))
+        return _span(run, step_id, name, kind="STEP", status="FAILED" if failed else "COMPLETED", ended=ended)
 
 
-def _event(store: Store, id: str) -> Any:
-    runs = [{"id": run.run_id, "status": run.status.upper()} for run in store.runs_of_event(id)]
-    return {"id": id, "functionRuns": runs}
+def answer(queries: Queries, query: str, variables: Mapping[str, Any], operation: str | None) -> Node:
+    """A GraphQL response: data, errors, or both."""
+    from graphql import graphql_sync  # noqa: PLC0415 - slow to import, and most engines never need it
+
+    result = graphql_sync(
+        _schema(), query, root_value=queries, variable_values=dict(variables), operation_name=operation
+    )
+    errors = [error.formatted for error in result.errors or ()]
+    return {"data": result.data} | ({"errors": errors} if errors else {})
 
 
-def _run(store: Store, id: str) -> Any:
-    run = store.run(id)
-    if run is None:
-        return None
-    spans = [
-        {"name": name, "outputID": f"{id}/{step_id}", "endedAt": iso(ended) if ended else None}
-        for step_id, name, ended, _ in store.db.execute(sql.STEP_HISTORY, (id,)).fetchall()
-    ]
+@cache
+def _schema() -> GraphQLSchema:
+    from graphql import build_schema  # noqa: PLC0415 - as above
+
+    return build_schema(SCHEMA)
+
+
+def _later(make: Callable[[], Any]) -> Callable[..., Any]:
+    """A field that is worked out only when a query asks for it."""
+
+    def resolve(_info: object, **_arguments: object) -> Any:
+        return make()
+
+    return resolve
+
+
+def _function(function: Function) -> Node:
     return {
-        "id": id,
-        "status": {"SCHEDULED": "QUEUED"}.get(run.status.upper(), run.status.upper()),
-        "output": orjson.dumps(run.output).decode() if run.ended_at else None,
-        "trace": {"childrenSpans": spans},
+        "id": function.id,
+        "name": function.name,
+        "slug": function.slug,
+        "config": orjson.dumps(dict(function.config)).decode(),
+        "triggers": [_trigger(trigger) for trigger in function.triggers],
+        "url": function.url,
+        "appID": function.app_id,
     }
 
 
-def _trigger(store: Store, id: str) -> Any:
-    run = store.run(id)
-    return None if run is None else {"payloads": [orjson.dumps(event).decode() for event in run.events]}
+def _trigger(trigger: Node) -> Node:
+    if trigger.get("cron"):
+        return {"type": "CRON", "value": trigger["cron"], "condition": None}
+    return {"type": "EVENT", "value": trigger.get("event") or "", "condition": trigger.get("expression")}
 
 
-def _output(store: Store, id: str) -> Any:
-    run_id, _, step_id = id.partition("/")
-    body = store.steps(run_id).get(step_id)
+def _span(run: RunRow, step_id: str, name: str, *, kind: str, status: str, ended: int | None) -> Node:
+    return {
+        "runID": run.run_id,
+        "functionID": run.function_id,
+        "spanID": step_id or run.run_id,
+        "traceID": run.run_id,
+        "name": name,
+        "stepID": step_id or None,
+        "stepType": kind,
+        "status": status,
+        "attempts": 1,
+        "duration": ended - run.started_at if ended else None,
+        "outputID": f"{run.run_id}/{step_id}",
+        "queuedAt": iso(run.started_at),
+        "startedAt": iso(run.started_at),
+        "endedAt": iso(ended) if ended else None,
+        "childrenSpans": [],
+        "isRoot": False,
+        "metadata": [],
+    }
+
+
+def _status(run: RunRow) -> str:
+    return {"SCHEDULED": "QUEUED"}.get(run.status.upper(), run.status.upper())
+
+
+def _output(run: RunRow) -> str | None:
+    return orjson.dumps(run.output).decode() if run.ended_at else None
+
+
+def _raw(event: dict[str, Any]) -> str:
+    kept = ("id", "name", "data", "user", "ts", "v")
+    return orjson.dumps({key: event[key] for key in kept if key in event}).decode()
+
+
+def _step_output(body: Any) -> Node:
     error = body.get("error") if isinstance(body, dict) else None
     if error:
-        return {"data": None, "error": {key: error.get(key) for key in ("name", "message", "stack")}}
+        shown = error if isinstance(error, dict) else {"message": str(error)}
+        return {"data": None, "error": {"message": "", **shown}}
     data = body.get("data", body) if isinstance(body, dict) else body
     return {"data": orjson.dumps(data).decode(), "error": None}
-
-
-_RESOLVERS: dict[str, Callable[[Store, str], Any]] = {
-    "event": _event,
-    "run": _run,
-    "runTrigger": _trigger,
-    "runTraceSpanOutputByID": _output,
-}

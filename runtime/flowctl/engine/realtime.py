@@ -1,89 +1,146 @@
-"""Realtime channels: published data goes to the WebSockets that subscribed to its topic."""
+"""Realtime channels: messages go to the subscribers of their topic, in this process and at once.
+
+Called by `realtime_api`. Nothing is kept: who is not connected misses what is published.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import secrets
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from flowctl.engine import tokens
+from flowctl.engine.protocol import ACCOUNT_ID, ENVIRONMENT_ID, iso, new_ulid
 
 BACKLOG = 1000
+TOKEN_SECONDS = 60
+ISSUER = "rt.inngest.com"
+TOKEN_SECRET = "realtime tokens"  # noqa: S105 - the name of one
+RAW_TOPIC = "$stream"
 Topic = tuple[str, str]
+
+
+class InvalidTokenError(ValueError):
+    """The token was not made here, or is too old."""
+
+
+class Raw(bytes):
+    """Bytes that are no message: they are written as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a message goes and what it belongs to."""
+
+    channel: str
+    topic: str
+    run_id: str | None = None
+    metadata: Any = None
+
+    def message(self, kind: str, data: Any, *, now: int) -> bytes:
+        """A message as subscribers read it."""
+        return orjson.dumps(self._common(kind, data) | {"created_at": iso(now)} | self._metadata())
+
+    def chunk(self, stream_id: str, data: str) -> bytes:
+        """A piece of a stream that a message has opened."""
+        return orjson.dumps(self._common("chunk", data) | {"stream_id": stream_id})
+
+    def _common(self, kind: str, data: Any) -> dict[str, Any]:
+        run = {"run_id": self.run_id} if self.run_id else {}
+        place = {"channel": self.channel, "topic": self.topic, "env_id": ENVIRONMENT_ID}
+        return {"kind": kind, "data": data} | place | run
+
+    def _metadata(self) -> dict[str, Any]:
+        return {} if self.metadata is None else {"metadata": self.metadata}
+
+
+@dataclass(eq=False, slots=True)
+class Subscriber:
+    """One connection: what waits to be written to it, and its topics."""
+
+    waiting: asyncio.Queue[bytes] = field(default_factory=lambda: asyncio.Queue[bytes](BACKLOG))
+    topics: set[Topic] = field(default_factory=set[Topic])
+
+    def put(self, data: bytes) -> None:
+        """Queue something; who does not read loses the oldest."""
+        if self.waiting.full():
+            self.waiting.get_nowait()
+        self.waiting.put_nowait(data)
 
 
 @dataclass(slots=True)
 class Realtime:
-    """Who listens to what. Tokens are signed with a key of this process."""
+    """Who listens to what."""
 
-    key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    listeners: dict[Topic, set[asyncio.Queue[bytes]]] = field(
-        default_factory=lambda: defaultdict[Topic, set[asyncio.Queue[bytes]]](set)
+    subscribers: dict[Topic, set[Subscriber]] = field(
+        default_factory=lambda: defaultdict[Topic, set[Subscriber]](set)
     )
 
-    def token(self, topics: Any) -> str:
-        """A JWT that names topics: `[{"channel": …, "name": …}]`."""
-        claims = _encoded(orjson.dumps({"topics": topics}))
-        head = _encoded(b'{"alg":"HS256","typ":"JWT"}')
-        return f"{head}.{claims}.{self._signature(f'{head}.{claims}')}"
-
-    def publish(self, channel: str, topic: str, data: Any, *, now: int) -> None:
-        """Pass data on; a listener that does not read loses the oldest."""
-        message = {"channel": channel, "topic": topic, "data": data, "kind": "data", "created_at": now}
-        body = orjson.dumps(message)
-        for queue in self.listeners.get((channel, topic), ()):
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(body)
-
-    async def connect(self, websocket: WebSocket) -> None:
-        """Serve one subscriber until it leaves."""
-        topics = self._topics(websocket.query_params.get("token", ""))
-        if topics is None:
-            await websocket.close(4401)
-            return
-        await websocket.accept()
-        queue: asyncio.Queue[bytes] = asyncio.Queue(BACKLOG)
+    def subscribe(self, subscriber: Subscriber, topics: Iterable[Topic]) -> None:
+        """Add topics to those of a connection."""
         for topic in topics:
-            self.listeners[topic].add(queue)
-        sender = asyncio.create_task(_forward(queue, websocket))
-        try:
-            while True:
-                await websocket.receive_text()
-        except WebSocketDisconnect:
-            return
-        finally:
-            sender.cancel()
-            for topic in topics:
-                self.listeners[topic].discard(queue)
-                if not self.listeners[topic]:
-                    del self.listeners[topic]
+            subscriber.topics.add(topic)
+            self.subscribers[topic].add(subscriber)
 
-    def _topics(self, token: str) -> list[Topic] | None:
-        signed, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(self._signature(signed), signature):
-            return None
-        claims = orjson.loads(_decoded(signed.partition(".")[2]))
-        return [(topic["channel"], topic["name"]) for topic in claims["topics"]]
+    def unsubscribe(self, subscriber: Subscriber, topics: Iterable[Topic]) -> None:
+        """Take topics from those of a connection."""
+        for topic in tuple(topics):
+            subscriber.topics.discard(topic)
+            self.subscribers[topic].discard(subscriber)
+            if not self.subscribers[topic]:
+                del self.subscribers[topic]
 
-    def _signature(self, text: str) -> str:
-        return _encoded(hmac.new(self.key, text.encode(), hashlib.sha256).digest())
+    def publish(self, address: Address, data: bytes) -> None:
+        """Pass on what was made by an address."""
+        for subscriber in self.subscribers.get((address.channel, address.topic), ()):
+            subscriber.put(data)
 
 
-async def _forward(queue: asyncio.Queue[bytes], websocket: WebSocket) -> None:
-    while True:
-        await websocket.send_text((await queue.get()).decode())
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens that name topics, signed with a key of the engine's."""
+
+    key: bytes
+
+    def made(self, topics: Iterable[Topic], *, now: int, publish: bool = False) -> str:
+        """A token to subscribe to topics (or to publish), good for a minute."""
+        second = now // 1000
+        claims = {
+            "iss": ISSUER,
+            "sub": ACCOUNT_ID,
+            "exp": second + TOKEN_SECONDS,
+            "iat": second,
+            "jti": new_ulid(now),
+            "env": ENVIRONMENT_ID,
+            "topics": [
+                {"kind": "run", "env_id": ENVIRONMENT_ID, "channel": channel, "name": name}
+                for channel, name in topics
+            ],
+            "publish": publish,
+        }
+        return tokens.signed(claims, self.key)
+
+    def claims(self, token: str, *, now: int) -> Mapping[str, Any]:
+        """What a token says; raises InvalidTokenError."""
+        claims = tokens.claims_of(token, self.key)
+        if claims is None or claims.get("iss") != ISSUER:
+            raise InvalidTokenError("The realtime token is invalid: get one from /v1/realtime/token.")
+        if claims["exp"] < now // 1000:
+            raise InvalidTokenError("The realtime token has expired: get a new one from /v1/realtime/token.")
+        return claims
+
+    def topics(self, token: str, *, now: int) -> list[Topic]:
+        """The topics that a token names; raises InvalidTokenError."""
+        return topics_of(self.claims(token, now=now)["topics"])
 
 
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+def topics_of(raw: Any) -> list[Topic]:
+    """`[{"channel": …, "name": …}]` as topics; raises ValueError for other shapes."""
+    try:
+        return [(str(entry["channel"]), str(entry["name"])) for entry in raw]
+    except (KeyError, TypeError) as err:
+        raise ValueError("Invalid request: must provide a list of topics") from err

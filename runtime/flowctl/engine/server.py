@@ -13,15 +13,17 @@ from typing import Self
 import uvicorn
 from starlette.types import ASGIApp
 
-from flowctl.engine.api import LOOPBACK, Api, create_api
-from flowctl.engine.apps import Apps, ask_to_register
+from flowctl.engine.access import LOOPBACK
+from flowctl.engine.api import Api, create_api
+from flowctl.engine.apps import Apps
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.executor import Executor
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.realtime import Realtime
+from flowctl.engine.realtime import TOKEN_SECRET, Tokens
 from flowctl.engine.retention import Retention
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import Store
+from flowctl.engine.syncs import Syncs
 from flowctl.engine.transport import Transport
 
 STOP_SECONDS = 1
@@ -76,17 +78,18 @@ class Engine:
         keys = Keys(self.config.signing_keys, self.config.event_keys)
         self._executor = Executor(ledger, keys=keys, woken=woken)
         self.transport = Transport()
-        api = Api(ledger, apps, Realtime(), self.config.studio_url)
+        tokens = Tokens(self._store.secret(TOKEN_SECRET))
+        api, syncs = (
+            Api(ledger, apps, keys, tokens, self.config.studio_url),
+            Syncs(apps, keys, self.transport),
+        )
         local_only = self.config.host in LOOPBACK and not keys.signs
-        self._server = _server(create_api(api, keys, local_only=local_only))
+        self._server = _server(create_api(api, local_only=local_only))
         self._tasks = [
             asyncio.create_task(self._server.serve([self._listener])),
             asyncio.create_task(self._executor.run()),
             asyncio.create_task(Retention(self._store, self.config.retention_days).run()),
-            *(
-                asyncio.create_task(ask_to_register(url, self.transport, poll=self.config.poll))
-                for url in self.config.app_urls
-            ),
+            *(asyncio.create_task(syncs.keep(url, poll=self.config.poll)) for url in self.config.app_urls),
         ]
         while not self._server.started:  # uvicorn tells by a flag only
             if self._tasks[0].done():

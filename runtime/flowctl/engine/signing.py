@@ -53,14 +53,18 @@ class Keys:
         stamp = str(now // 1000)
         return f"t={stamp}&s={_mac(self.signing[0], _canonical(body), stamp)}"
 
-    def has_signed(self, header: str, body: Any, *, now: int) -> bool:
-        """Whether a header is the signature of this JSON body by one of the keys, and not old."""
+    def has_signed(self, header: str, body: bytes, *, now: int) -> bool:
+        """Whether a header is the signature of this body by one of the keys, and not old.
+
+        SDKs sign a reply's bytes as they are, or its JSON in canonical form: both hold.
+        """
         parsed = parse_qs(header)
         stamp, given = parsed.get("t", [""])[0], parsed.get("s", [""])[0]
         if not stamp.isdigit() or abs(now // 1000 - int(stamp)) > TOLERANCE_S:
             return False
-        text = _canonical(body)
-        return any(hmac.compare_digest(_mac(key, text, stamp), given) for key in self.signing)
+        texts = (body, _canonical(_parsed(body)))
+        macs = [_mac(key, text, stamp) for key in self.signing for text in texts]
+        return any(hmac.compare_digest(mac.encode(), given.encode()) for mac in macs)
 
     def lets_in(self, authorization: str) -> bool:
         """Whether a call to the API bears the hash of a signing key."""

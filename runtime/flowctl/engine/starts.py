@@ -16,6 +16,7 @@ from flowctl.engine import flow_statements as sql
 from flowctl.engine.cron import next_time
 from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
 from flowctl.engine.flow_control import DAY_MS, FlowControl, Window
+from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
 
@@ -29,22 +30,24 @@ class Starts:
     """Begins runs as the functions' rules allow. `cancel` ends a run that a singleton replaces."""
 
     store: Store
+    tally: Tally
     cancel: Callable[[RunRow, int], None]
     _rules: dict[str, tuple[Function, FlowControl]] = field(
         default_factory=dict[str, tuple[Function, FlowControl]]
     )
 
-    def offer(self, function: Function, event: Event) -> None:
-        """Start a function for an event: now, later, together with others, or not at all."""
+    def offer(self, function: Function, event: Event) -> str | None:
+        """Start a function for an event: now, later, or together with others; answers why not at all."""
         rules, data, now = self._rules_of(function), event.to_json(), event.received_at
-        if not self._has_room(function, rules, data, now):
-            return
+        if (refusal := self._refusal(function, rules, data, now)) is not None:
+            return refusal
         if rules.debounce is not None:
             self._debounce(function, rules.debounce, event, now)
         elif rules.batch is not None and holds(rules.batch.condition, {"event": data}):
             self._collect(function, rules.batch, event, now)
-        else:
-            self.begin(function, [data], event.internal_id, now)
+        elif self.begin(function, [data], event.internal_id, now) is None:
+            return "it is a singleton and runs already"
+        return None
 
     def flush(self, function: Function | None, job: Job, *, now: int) -> None:
         """Start with the events that were held for a timer that fired."""
@@ -65,6 +68,7 @@ class Starts:
         gates = [
             (rule.gate(function.slug, _value(rule.key, event)), rule.limit) for rule in rules.concurrency
         ]
+        self.tally.runs_started += 1
         self.store.put_run(run_id, function, event_id, events, now=now, gates=gates, singleton=singleton)
         priority = _value(rules.priority, event) if rules.priority else None
         place = flow_control.rank(due, priority)
@@ -82,12 +86,25 @@ class Starts:
             self.store.enqueue(run.run_id, FINISH_TIMEOUT, FINISH_TIMEOUT, now + rules.finish_timeout)
 
     def schedule(self, functions: Iterable[Function], *, now: int) -> None:
-        """Set the timers of the functions' schedules; one that is set already keeps its time."""
-        for function in functions:
-            for trigger in function.triggers:
-                if trigger.get("cron"):
-                    due = next_time(str(trigger["cron"]), after=now)
-                    self.store.enqueue(function.slug, str(trigger["cron"]), CRON, due)
+        """Set the timers of all functions' schedules; one that is set already keeps its time.
+
+        Those of schedules that are no longer among them are dropped.
+        """
+        wanted = {
+            (function.slug, str(trigger["cron"]))
+            for function in functions
+            for trigger in function.triggers
+            if trigger.get("cron")
+        }
+        known = set(self.store.db.execute(sql.TIMERS_OF_KIND, (CRON,)).fetchall())
+        for slug, cron in known - wanted:
+            self.store.db.execute(sql.DELETE_TIMER, (slug, cron, CRON))
+        for slug, cron in wanted:
+            self.store.enqueue(slug, cron, CRON, next_time(cron, after=now))
+
+    def schedule_next(self, function: Function, cron: str, *, now: int) -> None:
+        """Set the timer of a schedule whose time has come."""
+        self.store.enqueue(function.slug, cron, CRON, next_time(cron, after=now))
 
     def _rules_of(self, function: Function) -> FlowControl:
         known = self._rules.get(function.slug)
@@ -96,15 +113,18 @@ class Starts:
             self._rules[function.slug] = known
         return known[1]
 
-    def _has_room(self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int) -> bool:
+    def _refusal(
+        self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int
+    ) -> str | None:
         if rules.idempotency is not None:
             name = f"idempotency/{function.slug}/{_key(rules.idempotency, event)}"
             if not self._admit(name, 1, DAY_MS, now):
-                return False
+                return "an event with its idempotency key started it within a day"
         rate = rules.rate_limit
         if rate is None:
-            return True
-        return self._admit(f"rate/{function.slug}/{_key(rate.key, event)}", rate.limit, rate.period, now)
+            return None
+        name = f"rate/{function.slug}/{_key(rate.key, event)}"
+        return None if self._admit(name, rate.limit, rate.period, now) else "its rate limit is reached"
 
     def _admit(self, name: str, limit: int, period: int, now: int) -> bool:
         row = self.store.db.execute(sql.READ_METER, (name,)).fetchone()

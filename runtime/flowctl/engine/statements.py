@@ -75,6 +75,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_ended ON runs (ended_at) WHERE ended_at IS NOT NULL;
     CREATE INDEX meters_over ON meters (until);
     """,
+    """
+    INSERT INTO secrets (name, value) VALUES ('realtime tokens', randomblob(32));
+    CREATE TABLE cancellations (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -89,11 +93,6 @@ READ_APPS = "SELECT name, body FROM apps ORDER BY name"
 PUT_EVENT = "INSERT INTO events (internal_id, id, name, body, received_at) VALUES (?, ?, ?, ?, ?)"
 SEEN_EVENT = "SELECT 1 FROM events WHERE id = ? AND received_at > ? AND internal_id <> ? LIMIT 1"
 READ_EVENT = "SELECT internal_id, body, received_at FROM events WHERE internal_id = ?"
-LIST_EVENTS = """
-    SELECT internal_id, body, received_at FROM events WHERE (? IS NULL OR name = ?)
-    ORDER BY internal_id DESC LIMIT ?
-"""
-
 PUT_RUN = """
     INSERT INTO runs
         (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton, url)
@@ -188,7 +187,6 @@ READ_ATTEMPT = "SELECT attempt FROM jobs WHERE id = ?"
 RESET_ATTEMPT = "UPDATE jobs SET attempt = 0 WHERE id = ? AND attempt > 0"
 RELEASE_JOBS = "UPDATE jobs SET taken = 0, gate = NULL WHERE taken <> 0"
 COUNT_JOBS = "SELECT count(*) FROM jobs"
-RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due"
 
 
 class NewerDatabaseError(Exception):

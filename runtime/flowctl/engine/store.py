@@ -150,11 +150,7 @@ class Store:
     def event(self, internal_id: str) -> dict[str, Any] | None:
         """One event as the API shows it."""
         row = self.db.execute(sql.READ_EVENT, (internal_id,)).fetchone()
-        return _event_json(row) if row else None
-
-    def events(self, *, name: str | None, limit: int) -> list[dict[str, Any]]:
-        """The newest events."""
-        return [_event_json(row) for row in self.db.execute(sql.LIST_EVENTS, (name, name, limit))]
+        return event_json(row) if row else None
 
     def run(self, run_id: str) -> RunRow | None:
         """One run."""
@@ -266,15 +262,12 @@ def _file(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:
+def event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:
+    """An event as the API shows it: a user's data only when there is some."""
     internal_id, body, received_at = row
+    event = orjson.loads(body)
+    if not event.get("user"):
+        event.pop("user", None)
     empty = "00000000-0000-0000-0000-000000000000"
-    return {
-        "internal_id": internal_id,
-        "account_id": empty,
-        "environment_id": empty,
-        "source": "",
-        "source_id": None,
-        "received_at": iso(received_at),
-        **orjson.loads(body),
-    }
+    known = {"internal_id": internal_id, "account_id": empty, "environment_id": empty}
+    return {**known, "source": "", "source_id": None, "received_at": iso(received_at), **event}

@@ -1,0 +1,82 @@
+"""What the engine's HTTP interface reads and writes: JSON bodies in, the Inngest server's answers out.
+
+Called by every room with routes. Errors are raised as `RequestError` and answered in one place (`api`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flowctl.engine.protocol import iso
+
+BODY_LIMIT = 16 * 2**20
+
+
+class RequestError(ValueError):
+    """A caller's mistake, answered with its status."""
+
+    http_status = 400
+
+
+class NotFoundError(RequestError):
+    """What was asked for is not there."""
+
+    http_status = 404
+
+
+class BodyTooLargeError(RequestError):
+    """The body exceeds what the engine reads."""
+
+    http_status = 413
+
+    def __init__(self) -> None:
+        super().__init__(f"The body is larger than {BODY_LIMIT} bytes.")
+
+
+def json_answer(body: Any, status: int = 200) -> Response:
+    """JSON as it is."""
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+def refused(message: str, code: int, status: int | None = None) -> Response:
+    """The server's form of an error; some routes carry the code in the body alone, under status 200."""
+    return json_answer({"error": message, "data": None, "status": code}, code if status is None else status)
+
+
+def fetched(data: Any) -> Response:
+    """Data of the REST API, never cached: what is read is what is."""
+    return json_answer({"data": data, "metadata": {"fetched_at": iso(time.time_ns() // 1_000_000)}})
+
+
+async def read_body(request: Request) -> bytes:
+    """A whole body; raises BodyTooLargeError."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise BodyTooLargeError
+    return bytes(body)
+
+
+async def read_json(request: Request) -> Any:
+    """A JSON body; raises RequestError."""
+    try:
+        return orjson.loads(await read_body(request))
+    except orjson.JSONDecodeError as err:
+        raise RequestError(f"invalid JSON: {err}") from err
+
+
+async def read_object(request: Request, *required: str) -> dict[str, Any]:
+    """A JSON object with these keys; raises RequestError."""
+    sent = await read_json(request)
+    if not isinstance(sent, dict):
+        raise RequestError("The body must be an object.")
+    missing = [name for name in required if not sent.get(name)]
+    if missing:
+        raise RequestError(f"The body lacks {', '.join(missing)}.")
+    return sent

@@ -1,0 +1,48 @@
+"""What senders post to the event API: one event or a list, checked as the Inngest server does. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from flowctl.engine.protocol import Event, InvalidEventError, parse_event, seeded_ulid
+
+MAX_EVENTS = 5_000
+MAX_EVENT_BYTES = 3 * 2**20
+
+
+def parse_events(body: bytes, *, seed: str, now: int) -> list[Event]:
+    """The events of a request; raises InvalidEventError for the first one that is none.
+
+    With a seed (`x-inngest-event-id-seed`) their ids are the same when the request is repeated.
+    """
+    return [
+        parse_event(raw, now=now, internal_id=seeded_ulid(seed, index))
+        for index, raw in enumerate(_sent(body))
+    ]
+
+
+def _sent(body: bytes) -> list[Any]:
+    try:
+        sent = orjson.loads(body or b"[]")
+    except orjson.JSONDecodeError as err:
+        raise InvalidEventError(f"invalid JSON: {err}") from err
+    if isinstance(sent, dict):
+        _check_size(len(body))
+        return [sent]
+    if not isinstance(sent, list):
+        raise InvalidEventError("Request body must contain an event object or an array of event objects")
+    if len(sent) > MAX_EVENTS:
+        raise InvalidEventError(f"A request holds {MAX_EVENTS} events at most; this one has {len(sent)}")
+    if len(body) > MAX_EVENT_BYTES:
+        for raw in sent:
+            _check_size(len(orjson.dumps(raw)))
+    return sent
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_EVENT_BYTES:
+        raise InvalidEventError(
+            f"Event is over the max size: Max {MAX_EVENT_BYTES} bytes / Size {size} bytes"
+        )

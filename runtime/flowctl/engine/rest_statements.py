@@ -1,0 +1,34 @@
+"""The SQL of the REST API and of GraphQL, by name; its tables are among the migrations of `statements`."""
+
+from __future__ import annotations
+
+_EVENTS = """
+    SELECT internal_id, body, received_at FROM events
+    WHERE internal_id < :cursor AND received_at >= :after AND received_at <= :before AND {}
+    ORDER BY internal_id DESC LIMIT :limit
+"""
+EVENTS = _EVENTS.format("name NOT LIKE 'inngest/%'")
+ALL_EVENTS = _EVENTS.format("TRUE")
+EVENTS_NAMED = _EVENTS.format("name = :name")
+
+RUNS = """
+    SELECT run_id, slug, function_id, event_id, status, started_at, ended_at FROM runs
+    WHERE run_id < :cursor AND started_at >= :after AND started_at <= :before
+        AND (:status IS NULL OR lower(status) = lower(:status)) AND (:slug IS NULL OR slug = :slug)
+    ORDER BY run_id DESC LIMIT :limit
+"""
+RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due, id"
+
+PUT_CANCELLATION = "INSERT INTO cancellations (id, body) VALUES (?, ?)"
+ALL_CANCELLATIONS = "SELECT body FROM cancellations ORDER BY id DESC"
+DELETE_CANCELLATION = "DELETE FROM cancellations WHERE id = ?"
+
+APPS = "SELECT name, body, synced_at FROM apps ORDER BY name"
+DELETE_APP = "DELETE FROM apps WHERE name = ?"
+
+QUEUE_DEPTH = """
+    SELECT CASE WHEN taken = 1 THEN 'running' WHEN taken = 2 THEN 'parked' WHEN due <= :now THEN 'due'
+        ELSE 'later' END AS state, count(*)
+    FROM jobs GROUP BY state
+"""
+COUNT_OPEN_RUNS = "SELECT count(*) FROM runs WHERE ended_at IS NULL"

@@ -1,0 +1,120 @@
+"""The REST API: lists with filters and cursors, runs, jobs, cancellations, apps."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import inngest
+import pytest
+from engine_world import until
+
+
+@pytest.fixture
+async def sleeping(world):
+    """A function whose runs sleep for an hour."""
+
+    @world.function("sleeper")
+    async def sleeper(ctx: inngest.Context) -> None:
+        await ctx.step.sleep("nap", 3_600_000)
+
+    await world.start()
+    return world
+
+
+async def sleeps(world, event_id: str) -> str:
+    async def check():
+        runs = await world.runs(event_id)
+        jobs = await world.get(f"/v1/runs/{runs[0]['run_id']}/jobs") if runs else []
+        return runs[0]["run_id"] if [job["kind"] for job in jobs] == ["sleep"] else None
+
+    return await until(check, "the sleep")
+
+
+async def test_events_are_listed_newest_first_page_by_page(world):
+    ids = [await world.send("page/event") for _ in range(5)]
+    first = await world.get("/v1/events?limit=3")
+    rest = await world.get(f"/v1/events?limit=3&cursor={first[-1]['internal_id']}")
+    assert [event["internal_id"] for event in first + rest] == ids[::-1]
+
+
+async def test_events_are_filtered_by_name_and_time(world):
+    await world.send("a")
+    id = await world.send("b")
+    received = (await world.get(f"/v1/events/{id}"))["received_at"]
+    assert [event["name"] for event in await world.get("/v1/events?name=b")] == ["b"]
+    assert [event["name"] for event in await world.get(f"/v1/events?name=b&received_after={received}")] == [
+        "b"
+    ]
+    assert await world.get("/v1/events?received_before=2001-01-01T00:00:00Z") == []
+
+
+async def test_the_engines_own_events_come_only_by_their_name(sleeping):
+    id = await sleeping.send("t/sleeper")
+    await sleeping.http.delete(f"{sleeping.engine.url}/v1/runs/{await sleeps(sleeping, id)}")
+    assert [event["name"] for event in await sleeping.get("/v1/events")] == ["t/sleeper"]
+    assert len(await sleeping.get("/v1/events?name=inngest/function.cancelled")) == 1
+
+
+@pytest.mark.parametrize("query", ["cursor=nope", "received_after=soon", "received_before=late"])
+async def test_a_malformed_filter_is_named(world, query):
+    answer = await world.http.get(f"{world.engine.url}/v1/events?{query}")
+    assert answer.status_code == 400
+    assert query.partition("=")[0] in answer.json()["error"]
+
+
+async def test_runs_are_listed_by_function_and_status(sleeping):
+    id = await sleeps(sleeping, await sleeping.send("t/sleeper"))
+    await sleeps(sleeping, await sleeping.send("t/sleeper"))
+    await sleeping.http.delete(f"{sleeping.engine.url}/v1/runs/{id}")
+    assert [run["run_id"] for run in await sleeping.get("/v1/runs?status=cancelled")] == [id]
+    assert len(await sleeping.get("/v1/runs?function=t-sleeper")) == 2
+    assert await sleeping.get("/v1/runs?function=t-other") == []
+
+
+@pytest.mark.parametrize(("path", "status"), [("nope", 400), ("01HZZZZZZZZZZZZZZZZZZZZZZZ", 404)])
+async def test_only_a_known_run_is_cancelled_or_has_jobs(world, path, status):
+    for method, more in (("DELETE", ""), ("GET", "/jobs")):
+        answer = await world.http.request(method, f"{world.engine.url}/v1/runs/{path}{more}")
+        assert (answer.status_code, answer.json()["status"]) == (status, status)
+
+
+async def test_cancellations_are_listed_until_they_are_deleted(sleeping):
+    url = f"{sleeping.engine.url}/v1/cancellations"
+    wanted = {"app_id": "t", "function_id": "sleeper", "started_before": datetime.now(UTC).isoformat()}
+    made = (await sleeping.http.post(url, json=wanted)).json()["data"]
+    assert made["function_id"] == "t-sleeper"
+    assert await sleeping.get("/v1/cancellations") == [made]
+    deleted = [(await sleeping.http.delete(f"{url}/{made['id']}")).status_code for _ in range(2)]
+    assert deleted == [200, 404]
+    assert await sleeping.get("/v1/cancellations") == []
+
+
+NOW = "2020-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "part"),
+    [
+        ({"app_id": ""}, 400, "app_id is required"),
+        ({"started_before": "2999-01-01T00:00:00Z"}, 400, "must be in the past"),
+        ({"started_before": "soon"}, 400, "started_before is no ISO time"),
+        ({"started_after": "2021-01-01T00:00:00Z"}, 400, "started_after must be before"),
+        ({"if": "event.data."}, 400, "invalid expression"),
+        ({"function_id": "other"}, 404, "function not found"),
+    ],
+)
+async def test_a_cancellation_that_cannot_be_is_refused_with_its_reason(sleeping, wrong, status, part):
+    wanted = {"app_id": "t", "function_id": "sleeper", "started_before": NOW} | wrong
+    answer = await sleeping.http.post(f"{sleeping.engine.url}/v1/cancellations", json=wanted)
+    assert answer.status_code == status
+    assert part in answer.json()["error"]
+
+
+async def test_metrics_count_what_happened_and_what_is_queued(sleeping):
+    await sleeps(sleeping, await sleeping.send("t/sleeper"))
+    text = (await sleeping.http.get(f"{sleeping.engine.url}/metrics")).text
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert lines["flowctl_events_total"] == "1"
+    assert lines["flowctl_runs_started_total"] == lines["flowctl_runs_open"] == "1"
+    assert lines['flowctl_queue_depth{state="later"}'] == "1"
+    assert lines['flowctl_request_seconds_bucket{le="+Inf"}'] == lines["flowctl_request_seconds_count"] == "1"
