@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/node/node_modules/.installed
 
-.PHONY: test soak-crashes node lint types demo lock clean
+.PHONY: test soak-crashes node lint types demo lock clean reference
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,9 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/pyright --warnings
+
+reference: $(STAMP)  ## docs/cli.md and the completion table, from the parsers
+	$(BIN)/python scripts/cli_reference.py
 
 lock:  ## refresh requirements.lock from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv

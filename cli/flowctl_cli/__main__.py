@@ -1,7 +1,8 @@
-"""The `flowctl` command. `--version` answers before anything is imported."""
+"""The `flowctl` command. `--version` and a shell's Tab are answered before anything else is imported."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from flowctl_cli import __version__
@@ -12,6 +13,10 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         sys.stdout.write(f"flowctl {__version__}\n")
         return
+    if "_FLOWCTL_COMPLETE" in os.environ:
+        from flowctl_cli.completion import VARIABLE, answer  # noqa: PLC0415 - see the module's first line
+
+        sys.exit(answer(os.environ[VARIABLE]))
     if sys.argv[1:2] == ["dev"] and not {"--help", "-h"} & set(sys.argv):
         _run_dev()
     from flowctl_cli.main import run  # noqa: PLC0415 - see the module's first line

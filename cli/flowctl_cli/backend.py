@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from flowctl.client import ServerUnreachableError
-from flowctl.errors import ConfigurationError, NotFoundError
+from flowctl.errors import ConfigurationError, FlowctlError, NotFoundError
 from flowctl_cli.console import say, style
 from flowctl_cli.project import find_project
 
@@ -24,10 +23,11 @@ SHORTEST_PREFIX = 4
 RECENT = 100
 
 
-class NoServerError(ServerUnreachableError):
+class NoServerError(FlowctlError):
     """No server was named and none runs."""
 
     code = "NO_SERVER"
+    exit_code: ClassVar[int] = 4
 
 
 class NoSuchError(NotFoundError):

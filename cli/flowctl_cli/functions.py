@@ -7,15 +7,15 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from flowctl.client import ServerUnreachableError
-from flowctl.errors import ConfigurationError
+from flowctl.errors import ConfigurationError, EngineError
 from flowctl_cli.backend import NoSuchError
 from flowctl_cli.dev_lock import engine_url
 from flowctl_cli.project import Project
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_ENGINE = "http://127.0.0.1:8288"
 ANSWER_SECONDS = 10.0
@@ -40,6 +40,8 @@ def engine_of(project: Project, given: str | None = None) -> str:
 @contextlib.asynccontextmanager
 async def engine_at(url: str) -> AsyncGenerator[Engine]:
     """The engine behind a URL."""
+    import httpx  # noqa: PLC0415 - help needs no HTTP
+
     async with httpx.AsyncClient(base_url=url, timeout=ANSWER_SECONDS) as http:
         yield Engine(url, http)
 
@@ -89,10 +91,12 @@ class Engine:
         return await self._call("POST", f"/e/{key}", event)
 
     async def _call(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        import httpx  # noqa: PLC0415 - as above
+
         try:
             answer = await self._http.request(method, path, json=body)
         except httpx.TransportError as err:
-            raise ServerUnreachableError(
+            raise EngineError(
                 f"No answer from the engine at {self.url} ({err}). Is `flowctl dev` running?"
             ) from err
         if answer.is_error:

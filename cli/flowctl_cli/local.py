@@ -12,6 +12,7 @@ from flowctl.errors import RunNotFoundError
 from flowctl.server import wire
 from flowctl_cli.backend import RunRef, Stream, Where
 from flowctl_cli.console import users_prints_aside
+from flowctl_cli.known import remember
 from flowctl_cli.project import find_project, load_app, load_environment
 from flowctl_cli.tracebacks import show_logs
 
@@ -31,8 +32,10 @@ async def opened(where: Where) -> AsyncGenerator[Local]:
         show_logs()
         app.engine = "local"
         await app.opened()
+        local = Local(app)
         try:
-            yield Local(app)
+            remember(project.state, await local.workflows())
+            yield local
         finally:
             await app.stop()
 

@@ -39,10 +39,13 @@ GROUPS: dict[str, dict[str, str]] = {
 COMMANDS: dict[str, str] = {name: text for group in GROUPS.values() for name, text in group.items()}
 OPTIONS = """\
 Options:
-  --version  Show the version.
-  --help     Show this help; `flowctl COMMAND --help` tells more and has examples.
+  --version             Show the version.
+  --install-completion  Have the shell complete commands, options, workflows and runs.
+  --show-completion     Print the script that does so.
+  --help                Show this help; `flowctl COMMAND --help` tells more and has examples.
 """
 DEFAULT_SUBCOMMANDS = {"runs": "list"}
+COMPLETION = {"--install-completion", "--show-completion"}
 HELP = {"--help", "-h", "help"}
 INTERRUPTED = 130
 USAGE = 2
@@ -53,6 +56,10 @@ def run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in HELP:
         return _help(argv)
     name, arguments = argv[0], list(argv[1:])
+    if name in COMPLETION:
+        from flowctl_cli.completion import set_up  # noqa: PLC0415 - few people ask for it, once
+
+        return set_up(name, arguments)
     if name not in COMMANDS:
         sys.stderr.write(_unknown(name))
         return USAGE

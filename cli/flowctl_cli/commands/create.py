@@ -20,7 +20,7 @@ DEFAULT_NAME, DEFAULT_TEMPLATE = "my-app", "counter"
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The project's name; its folder is made here.")
+        str | None, typer.Argument(metavar="NAME", help="The project's name; its folder is made here.")
     ] = None,
     template: Annotated[
         str | None, typer.Option("--template", "-t", help=f"One of {', '.join(TEMPLATES)}.")

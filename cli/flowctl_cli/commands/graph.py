@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flowctl.server.wire import workflow_json
 from flowctl_cli.backend import chosen
 from flowctl_cli.console import result, text, users_prints_aside
 from flowctl_cli.options import AppName, Dir, EnvFile
@@ -17,7 +16,7 @@ from flowctl_cli.run_view import innermost
 
 def command(
     workflow: Annotated[
-        str | None, typer.Argument(metavar="[WORKFLOW]", help="May be left out when the app has one.")
+        str | None, typer.Argument(metavar="WORKFLOW", help="May be left out when the app has one.")
     ] = None,
     form: Annotated[Literal["mermaid", "json"], typer.Option("--format", help="What to print.")] = "mermaid",
     directory: Dir = None,
@@ -34,6 +33,8 @@ def command(
 
       flowctl graph increment-workflow --format json
     """
+    from flowctl.server.wire import workflow_json  # noqa: PLC0415 - help needs no server
+
     project = find_project(directory)
     load_environment(project, env_file)
     with users_prints_aside():

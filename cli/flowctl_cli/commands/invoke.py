@@ -25,7 +25,7 @@ FUNCTION_PREFIX = "workflow."
 
 def command(
     workflow: Annotated[
-        str | None, typer.Argument(metavar="[WORKFLOW]", help="May be left out when the app has one.")
+        str | None, typer.Argument(metavar="WORKFLOW", help="May be left out when the app has one.")
     ] = None,
     data: Data = None,
     state: Annotated[

@@ -7,6 +7,7 @@ from typing import Any
 
 from flowctl_cli.backend import Where, connected
 from flowctl_cli.console import result, say, style, table, users_prints_aside
+from flowctl_cli.known import remember
 from flowctl_cli.options import AppName, Dir, EnvFile, Json, Url
 from flowctl_cli.project import find_project, load_app, load_environment
 
@@ -41,11 +42,14 @@ def command(
 
 
 def _loaded(where: Where) -> dict[str, Any]:
+    from flowctl.server.wire import workflow_json  # noqa: PLC0415 - help needs no server
+
     project = find_project(where.directory)
     load_environment(project, where.env_file)
     with users_prints_aside():
         loaded = load_app(project, where.app)
     app = loaded.app
+    remember(project.state, {id: workflow_json(workflow) for id, workflow in app.workflows.items()})
     workflows = [
         {"id": w.id, "description": w.description, "steps": list(w.steps), "engine": app.engine_for(w)}
         for w in app.workflows.values()

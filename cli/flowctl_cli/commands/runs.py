@@ -19,7 +19,7 @@ from flowctl_cli.progress import print_tree
 from flowctl_cli.run_view import RunView
 
 Status = Literal["pending", "running", "waiting", "suspended", "success", "failed", "canceled", "paused"]
-Workflow = Annotated[str | None, typer.Argument(metavar="[WORKFLOW]", help="Those of one workflow only.")]
+Workflow = Annotated[str | None, typer.Argument(metavar="WORKFLOW", help="Those of one workflow only.")]
 
 app = parser(
     """List, show, watch and delete runs; `flowctl runs` alone lists them.
