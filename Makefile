@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/node/node_modules/.installed
 
-.PHONY: test soak-crashes node lint types demo lock clean reference
+.PHONY: test soak-crashes soak-kills soak-load node lint types demo lock clean reference
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,12 @@ soak-crashes: $(STAMP)  ## kill processes at every durable operation: nothing is
 	$(BIN)/python -m tests.crashes worker
 	$(BIN)/python -m tests.crashes worker --postgres --sample 20
 	$(BIN)/python -m tests.crashes engine
+
+soak-kills: $(STAMP)  ## kill -9 of the engine and its workers, 200 times under load; about five minutes
+	$(BIN)/python tests/engine/soak_kills.py --kills 200
+
+soak-load: $(STAMP)  ## 1,000 runs side by side, then 100,000 queued: the engine's memory and latency
+	$(BIN)/python tests/engine/soak_load.py --queued 100000 --parallel 1000
 
 demo: $(STAMP)  ## the main job: scaffold, serve, run, stop
 	$(BIN)/python scripts/demo.py
