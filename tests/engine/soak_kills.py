@@ -40,7 +40,8 @@ class Outcome:
         return (
             f"{self.kills} kills, {self.sent} events: {len(self.lost)} lost, "
             f"{len(self.repeated)} finished steps run again; {len(self.standstills)} runs lost their worker, "
-            f"went on after {still[len(still) // 2]:.2f} s (median), {still[-1]:.2f} s (longest)"
+            f"and with engine and worker there went on after {still[len(still) // 2]:.2f} s (median), "
+            f"{still[-1]:.2f} s (longest)"
         )
 
 
@@ -54,6 +55,8 @@ class Processes:
     port: int = 0
     engine: asyncio.subprocess.Process | None = None
     workers: list[asyncio.subprocess.Process] = field(default_factory=list)
+    engine_outages: list[tuple[float, float]] = field(default_factory=list)
+    worker_kills: list[float] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -76,18 +79,18 @@ class Processes:
         )  # fmt: skip
         self.workers.append(worker)
 
-    async def kill_one(self) -> float | None:
-        """Kill the engine or a worker; the moment if it was a worker."""
+    async def kill_one(self) -> None:
+        """Kill the engine or a worker, and start it again."""
+        moment = time.time()
         if random.random() < 0.5:
             assert self.engine is not None
             await killed(self.engine)
             await self.start_engine()
-            return None
-        worker = self.workers.pop(random.randrange(len(self.workers)))
-        moment = time.time()
-        await killed(worker)
+            self.engine_outages.append((moment, time.time()))
+            return
+        await killed(self.workers.pop(random.randrange(len(self.workers))))
+        self.worker_kills.append(moment)
         await self.start_worker()
-        return moment
 
     async def stop(self) -> None:
         for process in (self.engine, *self.workers):
@@ -120,14 +123,13 @@ async def _soak(processes: Processes, outcome: Outcome, between_s: float) -> Out
         await register(http, processes)
         enough = asyncio.Event()
         sending = asyncio.create_task(send(http, processes, outcome, enough))
-        moments = []
         for _ in range(outcome.kills):
             await asyncio.sleep(between_s * random.random() * 2)
-            moments.append(await processes.kill_one())
+            await processes.kill_one()
         enough.set()
         await sending
         await asyncio.wait_for(ended(processes, outcome.sent), DEADLINE_S)
-    judge(lines(processes.log), outcome, [moment for moment in moments if moment is not None])
+    judge(lines(processes.log), outcome, processes)
     return outcome
 
 
@@ -187,7 +189,7 @@ def finished(log: Path) -> int:
     return len(runs)
 
 
-def judge(log: list[tuple[float, str, int, int]], outcome: Outcome, worker_kills: list[float]) -> None:
+def judge(log: list[tuple[float, str, int, int]], outcome: Outcome, processes: Processes) -> None:
     known: dict[int, int] = defaultdict(int)
     by_run: dict[int, list[tuple[float, str]]] = defaultdict(list)
     for at, what, run, count in log:
@@ -198,15 +200,40 @@ def judge(log: list[tuple[float, str, int, int]], outcome: Outcome, worker_kills
         if what != "up":
             by_run[run].append((at, what))
     outcome.lost = [run for run in range(outcome.sent) if known[run] < STEPS]
+    ups = [at for at, what, *_ in log if what == "up"]
+    outages = [*processes.engine_outages, *without_workers(ups, processes.worker_kills)]
     outcome.standstills = [
-        after[0][0] - moment
-        for moment in worker_kills
+        available(moment, after[0][0], outages)
+        for moment in processes.worker_kills
         for happened in by_run.values()
         if (before := [line for line in happened if line[0] <= moment])
         and before[-1][1] == "asked"
         and (after := [line for line in happened if line[0] > moment])
         and after[0][1] == "asked"
     ]
+
+
+def without_workers(ups: list[float], kills: list[float]) -> list[tuple[float, float]]:
+    """When no worker was there at all."""
+    changes = sorted([(at, 1) for at in ups] + [(at, -1) for at in kills])
+    alive, outages, since = 0, [], 0.0
+    for at, change in changes:
+        alive += change
+        if alive == 0:
+            since = at
+        elif alive == 1 and change == 1:
+            outages.append((since, at))
+    return outages
+
+
+def available(since: float, until: float, outages: list[tuple[float, float]]) -> float:
+    """The seconds between two moments in which the engine and a worker were there."""
+    seconds, at = 0.0, since
+    for begin, end in sorted(outages):
+        if begin < until and end > at:
+            seconds += max(0.0, begin - at)
+            at = end
+    return seconds + max(0.0, until - at)
 
 
 def main() -> int:
