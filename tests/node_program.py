@@ -42,6 +42,7 @@ async def node_program(name: str, env: Mapping[str, str]) -> AsyncIterator[NodeP
     assert (FOLDER / "node_modules").is_dir(), "the Node packages are missing: run `make node`"
     process = await asyncio.create_subprocess_exec(
         "node",
+        "--experimental-websocket",  # which Node 22 has without being asked
         name,
         cwd=FOLDER,
         env=os.environ | {"NODE_NO_WARNINGS": "1"} | env,

@@ -14,17 +14,29 @@ from typing import Any
 
 import orjson
 
+from flowctl.engine import fetches
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import overflow
 from flowctl.engine.outgoing import Outgoing, State, to_endpoint, to_function
 from flowctl.engine.protocol import Function
 from flowctl.engine.signing import Keys
-from flowctl.engine.starts import CALL
+from flowctl.engine.starts import CALL, FETCH
 from flowctl.engine.store import Job, RunRow
 from flowctl.engine.timing import now_ms
 from flowctl.engine.transport import Answer, NotReachedError, StaleError, TooLargeError, Transport
-from flowctl.engine.turn import Call, Effect, Finish, Reply, Retry, broken, effects_of, unreached
+from flowctl.engine.turn import (
+    Call,
+    Effect,
+    Finish,
+    Memoize,
+    Reply,
+    Retry,
+    backed_off,
+    broken,
+    effects_of,
+    unreached,
+)
 
 CONCURRENCY = 1_000
 """Requests in flight at once."""
@@ -100,7 +112,9 @@ class Executor:
 
     def _take(self, now: int, room: int) -> None:
         for job in self.ledger.store.take_due(now, room):
-            if job.kind != CALL:
+            if job.kind == FETCH:
+                self._begin(job)
+            elif job.kind != CALL:
                 self.ledger.fire(job, now=now_ms())
             elif self.gates.enter(job):
                 self._begin(job)
@@ -134,11 +148,26 @@ class Executor:
         if function is None:
             effects: list[Effect] = [Retry(call.now + UNKNOWN_FUNCTION_RETRY_MS, call.attempt)]
             return self.ledger.apply(job, run, effects, now=call.now)
+        if job.kind == FETCH:
+            return self.ledger.apply(job, run, await self._fetched(job, call), now=now_ms())
         self.ledger.begin(run, function, now=call.now)
         effects, version = await self._answered(job, run, function, call)
         return self.ledger.apply(
             job, replace(run, sdk_version=version), effects, now=now_ms(), may_go_on=self._may_go_on(job)
         )
+
+    async def _fetched(self, job: Job, call: Call) -> list[Effect]:
+        """Make the request that a step asks for; one that comes to nothing is a try of the step's."""
+        detail = self.ledger.store.pending_detail(job.run_id, job.target)
+        if detail is None:
+            return []
+        try:
+            end = fetches.end_of(detail, await self.transport.send(fetches.request_of(detail)))
+        except (OSError, ValueError, KeyError) as err:
+            end = fetches.failure(detail, str(err))
+        if "error" in end and not call.is_last:
+            return [backed_off(replace(call, now=now_ms()))]
+        return [Memoize(job.target, end)]
 
     def _may_go_on(self, job: Job) -> bool:
         has_room = len(self._calls) < CONCURRENCY and not self._drains

@@ -30,12 +30,13 @@ from flowctl.engine.protocol import (
     iso,
     parse_event,
 )
-from flowctl.engine.starts import CALL, DISCOVERY, Starts
+from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
 from flowctl.engine.store import Job, RunRow, Store
 from flowctl.engine.turn import (
     Discover,
     Drop,
     Effect,
+    Fetch,
     Finish,
     Invoke,
     Memoize,
@@ -294,6 +295,9 @@ class Ledger:
             case Signal(step_id=step_id, signal=signal, until=until):
                 if self._pend(run, effect, "signal", detail=signal):
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
+            case Fetch(step_id=step_id, request=request):
+                if self._pend(run, effect, "fetch", detail=orjson.dumps(request).decode()):
+                    self.store.enqueue(run.run_id, step_id, FETCH, now)
             case Drop(step_id=step_id):
                 self._no_longer_pending(run.run_id, step_id)
                 if not self.store.has_pending(run.run_id):
@@ -315,7 +319,7 @@ class Ledger:
     def _pend(
         self,
         run: RunRow,
-        effect: Plan | Sleep | Wait | Invoke | Signal,
+        effect: Plan | Sleep | Wait | Invoke | Signal | Fetch,
         kind: str,
         *,
         event: str | None = None,

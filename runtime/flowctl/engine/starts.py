@@ -20,7 +20,7 @@ from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
 
-CALL, DEBOUNCE, BATCH, CRON = "call", "debounce", "batch", "cron"
+CALL, FETCH, DEBOUNCE, BATCH, CRON = "call", "fetch", "debounce", "batch", "cron"
 START_TIMEOUT, FINISH_TIMEOUT, ABANDONED = "start-timeout", "finish-timeout", "abandoned"
 DISCOVERY = "step"
 

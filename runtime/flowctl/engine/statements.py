@@ -141,6 +141,7 @@ PUT_PENDING = """
 """
 TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, name"
 HAS_PENDING = "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1"
+PENDING_DETAIL = "SELECT detail FROM pending WHERE run_id = ? AND step_id = ?"
 WAITS_FOR_EVENT = """
     SELECT run_id, step_id, condition FROM pending WHERE kind = 'event' AND event = ?
 """

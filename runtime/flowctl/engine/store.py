@@ -212,6 +212,11 @@ class Store:
         """How large the outputs of a run's steps are."""
         return StateSize(*self.db.execute(sql.STATE_SIZE, (run_id,)).fetchone())
 
+    def pending_detail(self, run_id: str, step_id: str) -> Any:
+        """What was noted (as JSON) with a step that is to end later; None when it is no longer."""
+        row = self.db.execute(sql.PENDING_DETAIL, (run_id, step_id)).fetchone()
+        return orjson.loads(row[0]) if row else None
+
     def take_due(self, now: int, limit: int) -> list[Job]:
         """Lease due jobs. A new process's store releases what an old one held."""
         with self.transaction():

@@ -112,6 +112,16 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """A step that ends with the answer to a request that the engine makes; `request` is the opcode's."""
+
+    step_id: str
+    request: Mapping[str, Any]
+    race: bool
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A planned step is no longer asked for."""
 
@@ -131,7 +141,7 @@ class Discover:
     """The function is to be called again, though no step ended."""
 
 
-Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Drop | Retry | Discover
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Fetch | Drop | Retry | Discover
 
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
@@ -146,6 +156,11 @@ def effects_of(reply: Reply, call: Call) -> list[Effect]:
     if final or call.is_last:
         return [Finish(failed=True, output=error_body(reply))]
     return [Retry(_retry_time(reply.headers.get("retry-after"), call), call.attempt + 1)]
+
+
+def backed_off(call: Call) -> Retry:
+    """The next try, later the more there were."""
+    return Retry(_retry_time(None, call), call.attempt + 1)
 
 
 def broken(call: Call) -> Effect:
@@ -211,7 +226,7 @@ def _of_error(op: Mapping[str, Any], call: Call, retry_after: str | None) -> Eff
     return Memoize(str(op["id"]), {"error": _step_error(op)}, shown_name(op))
 
 
-def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:
+def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 - a flat match
     """An opcode of a step that ends later."""
     id, kind, name = str(op["id"]), op["op"], shown_name(op)
     opts: Mapping[str, Any] = op.get("opts") or {}
@@ -221,6 +236,8 @@ def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:
             return Plan(id, race, name)
         case "Sleep":
             return Sleep(id, _sleep_end(op, opts, call.now), race, name)
+        case "Gateway" | "AIGateway":
+            return Fetch(id, {"op": kind, "opts": opts}, race, name)
         case "WaitForEvent":
             event, until = opts.get("event") or op["name"], _end(opts.get("timeout"), call.now)
             return Wait(id, event, opts.get("if"), until, race, name)
