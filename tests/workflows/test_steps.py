@@ -238,3 +238,17 @@ async def test_a_run_starts_once(register) -> None:
     await run.start()
     with pytest.raises(StillRunningError):
         await run.start()
+
+
+async def test_a_failed_run_shows_the_traceback_of_the_users_code(register) -> None:
+    async def breaks(ctx):
+        raise LookupError("no such thing")
+
+    inner = create_workflow(id="inner").then(create_step(id="s", execute=breaks)).commit()
+    workflow = create_workflow(id="w").then(inner)
+    app = await register(workflow)
+    result = await run(workflow)
+    for error in (result.error, result.steps["inner"].error):
+        assert "in breaks" in error.stack
+        assert error.stack.endswith("LookupError: no such thing\n")
+    assert "in breaks" not in str(await app.storage.load_snapshot("w", result.run_id))

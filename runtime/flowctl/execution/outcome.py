@@ -30,7 +30,7 @@ class Outcome:
 
     def to_memo(self) -> dict[str, Any]:
         """JSON data; the payload is left out, the walk knows it."""
-        record = self.record.to_json()
+        record = self.record.to_json(stack=True)
         record.pop("payload", None)
         changes = {
             "state": dict(self.state),
