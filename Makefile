@@ -36,6 +36,10 @@ soak-kills: $(STAMP)  ## kill -9 of the engine and its workers, 200 times under 
 soak-load: $(STAMP)  ## 1,000 runs side by side, then 100,000 queued: the engine's memory and latency
 	$(BIN)/python tests/engine/soak_load.py --queued 100000 --parallel 1000
 
+.PHONY: fuzz
+fuzz: $(STAMP)  ## the long form of the API's fuzzing
+	FLOWCTL_LONG_FUZZ=1 $(BIN)/python -m pytest -q tests/server/test_openapi.py
+
 demo: $(STAMP)  ## the main job: scaffold, serve, run, stop
 	$(BIN)/python scripts/demo.py
 

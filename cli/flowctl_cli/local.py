@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flowctl.errors import RunNotFoundError
-from flowctl.server import wire
+from flowctl.server import models, wire
 from flowctl_cli.backend import RunRef, Stream, Where
 from flowctl_cli.console import users_prints_aside
 from flowctl_cli.known import remember
@@ -67,14 +67,14 @@ class Local:
 
     async def begin(self, run: RunRef, body: Mapping[str, Any]) -> None:
         """Start a run; it ends with this process."""
-        given = wire.StartRun.model_validate(body)
+        given = models.StartRun.model_validate(body)
         await (await self._handle(run)).start_async(
             given.input_data, given.initial_state, given.request_context
         )
 
     async def start(self, run: RunRef, body: Mapping[str, Any]) -> Stream:
         """Start a run; its events."""
-        given = wire.StartRun.model_validate(body)
+        given = models.StartRun.model_validate(body)
         stream = (await self._handle(run)).stream(
             given.input_data, given.initial_state, given.request_context, per_step=given.per_step
         )
@@ -83,13 +83,15 @@ class Local:
 
     async def resume(self, run: RunRef, body: Mapping[str, Any]) -> Stream:
         """Go on with a suspended run; the events from here on."""
-        async for event in _events((await self._handle(run)).resume_stream(**_fields(wire.ResumeRun, body))):
+        async for event in _events(
+            (await self._handle(run)).resume_stream(**_fields(models.ResumeRun, body))
+        ):
             yield event
 
     async def time_travel(self, run: RunRef, body: Mapping[str, Any]) -> Stream:
         """Run again from a step on; the events from here on."""
         async for event in _events(
-            (await self._handle(run)).time_travel_stream(**_fields(wire.TimeTravel, body))
+            (await self._handle(run)).time_travel_stream(**_fields(models.TimeTravel, body))
         ):
             yield event
 
@@ -130,7 +132,7 @@ async def _events(stream: RunStream[Any]) -> Stream:
         yield event.to_json()
 
 
-def _fields(model: type[wire.Body], body: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(model: type[models.Body], body: Mapping[str, Any]) -> dict[str, Any]:
     given = model.model_validate(body)
     return {name: getattr(given, name) for name in model.model_fields}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,6 +139,15 @@ class App:
             self._chores.append(self.inngest_runner.start())
         if self.retention is not None:
             self._chores.append(asyncio.create_task(self._forget_old_runs(self.retention)))
+
+    def lifespan(self, _: Any = None) -> AbstractAsyncContextManager[Any]:
+        """The life of `asgi`, for an application that it is mounted in: `FastAPI(lifespan=app.lifespan)`."""
+        return self.asgi.router.lifespan_context(self.asgi)
+
+    def drain(self) -> None:
+        """End open event streams, before a stop: their clients take them up again from another process."""
+        if self._asgi is not None:
+            self._asgi.state.streams.close()
 
     async def stop(self) -> None:
         """Let running legs end (some seconds), then close the storage."""

@@ -164,6 +164,15 @@ class Run(Generic[Out]):
 
         Raises NotActiveError for a run that is not running, StillRunningError while its process lives.
         """
+        await (await self._restart())
+        return await self._result()
+
+    async def restart_async(self) -> str:
+        """As `restart`, but answers the run's id at once."""
+        await self._restart()
+        return self.run_id
+
+    async def _restart(self) -> Awaitable[Any]:
         stored = await self._stored()
         if stored.status not in ACTIVE:
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
@@ -176,8 +185,7 @@ class Run(Generic[Out]):
         snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
         leg = plan_restart(snapshot)
         records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
-        await (await self._launch(leg, expected=ACTIVE, records=records))
-        return await self._result()
+        return await self._launch(leg, expected=ACTIVE, records=records)
 
     async def time_travel(
         self,
@@ -424,11 +432,13 @@ async def create_run(
     return Run(workflow, app, id, stored.resource_id)
 
 
-async def take_over(app: App) -> None:
-    """Go on with the app's local runs whose process is gone."""
+async def take_over(app: App, workflow_id: str | None = None) -> None:
+    """Go on with the app's local runs, or those of one workflow, whose process is gone."""
     for pointer in await app.storage.active_local_runs(now_ms()):
         workflow = app.workflows.get(pointer.workflow_id)
         if workflow is None or not is_lost(pointer.lease_owner):
+            continue
+        if workflow_id not in {None, workflow.id}:
             continue
         stored = await app.storage.get_run(pointer.workflow_id, pointer.run_id)
         if stored is None:

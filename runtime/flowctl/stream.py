@@ -50,15 +50,19 @@ class RunStream(Generic[Out]):
         self.status: RunStatus = "running"
 
     async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
-        after = await self.begun()
-        storage = self._run.app.storage
-        async for _, event in self._run.app.feed.follow(
-            storage, self._run.workflow_id, self._run.run_id, after=after
-        ):
+        async for _, event in self.numbered():
+            yield event
+
+    async def numbered(self, after: int | None = None) -> AsyncIterator[tuple[int, WorkflowEvent]]:
+        """The events with their numbers; after one that was seen before, if it is given."""
+        begun = await self.begun()
+        app, workflow_id, run_id = self._run.app, self._run.workflow_id, self._run.run_id
+        after = begun if after is None else after
+        async for number, event in app.feed.follow(app.storage, workflow_id, run_id, after=after):
             if event.type in _HIDDEN:
                 continue
-            yield event
-            if self._ends(event):
+            yield number, event
+            if self._ends(event) and await self._is_last(number):
                 return
 
     async def result(self) -> RunResult[Out]:
@@ -80,6 +84,14 @@ class RunStream(Generic[Out]):
         seen = await self._run._last_event()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
         await self._begin()
         return seen
+
+    async def _is_last(self, number: int) -> bool:
+        """An observed run may have gone on after an end, by a time travel."""
+        if self._begin is not None:
+            return True
+        run = self._run
+        later = await run.app.storage.read_events(run.workflow_id, run.run_id, after=number)
+        return all(event.type in _HIDDEN for _, event in later)
 
     def _ends(self, event: WorkflowEvent) -> bool:
         if event.type == CANCELED:

@@ -95,3 +95,87 @@ async def test_an_app_without_a_client_says_so_at_the_inngest_endpoint(http) -> 
     answer = await http.put("/api/inngest")
     assert answer.status_code == 404
     assert "no Inngest client" in answer.json()["error"]
+
+
+async def test_a_method_that_a_path_does_not_take_is_a_405_in_json(http) -> None:
+    answer = await http.put("/api/workflows/counter/runs/x")
+    assert (answer.status_code, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert {"GET", "DELETE"} <= set(answer.headers["allow"].split(", "))
+
+
+async def test_bad_parameters_are_named_as_they_were_sent(http) -> None:
+    answer = await http.get("/api/workflows/counter/runs?perPage=0&status=odd&fromDate=soon")
+    assert (answer.status_code, answer.json()["error"].partition(":")[0]) == (400, "Invalid query parameters")
+    assert [issue["field"] for issue in answer.json()["issues"]] == ["status", "fromDate", "perPage"]
+    missing = await http.post("/api/workflows/counter/start", json={})
+    assert [issue["field"] for issue in missing.json()["issues"]] == ["runId"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [(b"{", "application/json", 400), (b"[]", "application/json", 400), (b"a=1", "text/plain", 415)],
+)
+async def test_a_body_that_is_no_json_object_is_refused(http, body, kind, status) -> None:
+    headers = {"content-type": kind}
+    answer = await http.post("/api/workflows/counter/start-async", content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.json()["error"]
+
+
+async def test_an_integer_that_records_cannot_keep_is_named(http) -> None:
+    sent = {"inputData": {"value": 2**64}}
+    answer = await http.post("/api/workflows/counter/start-async", json=sent)
+    assert (answer.status_code, answer.json()["issues"][0]["field"]) == (400, "inputData.value")
+
+
+async def test_start_validates_before_it_says_started(http) -> None:
+    run = (await http.post("/api/workflows/counter/create-run")).json()["runId"]
+    url = f"/api/workflows/counter/start?runId={run}"
+    assert (await http.post(url, json={"inputData": {"value": "x"}})).status_code == 400
+    assert (await http.get(f"/api/workflows/counter/runs/{run}")).json()["status"] == "pending"
+    assert (await http.post(url, json={"inputData": {"value": 9}})).json() == {
+        "message": "Workflow run started"
+    }
+    assert (await http.post(url, json={"inputData": {"value": 9}})).status_code == 409
+
+
+async def test_runs_are_paged_by_offset_or_page(http) -> None:
+    ids = [f"run-{n}" for n in range(5)]
+    for id in ids:
+        await http.post(f"/api/workflows/counter/create-run?runId={id}")
+
+    async def listed(query: str) -> list[str]:
+        return [
+            run["runId"] for run in (await http.get(f"/api/workflows/counter/runs?{query}")).json()["runs"]
+        ]
+
+    newest = await listed("limit=false")
+    assert sorted(newest) == ids
+    assert await listed("offset=1&limit=2") == newest[1:3]
+    assert await listed("page=1&perPage=2") == newest[2:4]
+
+
+async def test_counts_tell_what_is_under_way(http) -> None:
+    await http.post("/api/workflows/talk/start-async", json={"inputData": {"value": 1}})
+    counts = (await http.get("/api/workflows/run-counts")).json()
+    assert counts["talk"] == {"running": 0, "suspended": 1}
+
+
+async def test_a_partial_list_has_no_steps(http) -> None:
+    listed = (await http.get("/api/workflows?partial=true")).json()
+    assert (listed["counter"]["steps"], listed["counter"]["stepCount"]) == ({}, 1)
+
+
+async def test_restart_is_only_for_runs_that_were_interrupted(http) -> None:
+    done = (await http.post("/api/workflows/counter/start-async", json={"inputData": {"value": 9}})).json()
+    for action in ("restart", "restart-async"):
+        answer = await http.post(f"/api/workflows/counter/{action}?runId={done['runId']}", json={})
+        assert (answer.status_code, answer.json()["code"]) == (409, "NOT_ACTIVE")
+    everything = await http.post("/api/workflows/counter/restart-all-active-workflow-runs")
+    assert everything.status_code == 200
+
+
+async def test_readiness_names_what_is_missing(http) -> None:
+    assert (await http.get("/health")).json() == {"success": True}
+    ready = await http.get("/health/ready")
+    assert (ready.status_code, ready.json()["checks"]) == (200, {"storage": {"ok": True}})

@@ -60,6 +60,7 @@ async def _obey(job: Job, server: Server, shell: Shell, heir: socket.socket, app
             case "finish":
                 server.stop_accepting(heir if command["successor"] else None)
                 shell.end_streams()
+                app.drain()
                 job.channel.send(released=True, unfinished=shell.unfinished)
                 seconds = command["seconds"]
                 break

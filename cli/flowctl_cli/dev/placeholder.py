@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from flowctl.server.app import LocalOnly
+from flowctl.server.gate import LocalOnly
 from flowctl_cli.dev.channel import Job
 from flowctl_cli.dev.server import TICK_SECONDS, Server
 from flowctl_cli.dev.shell import STATUS_PATH

@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flowctl.server.app import LocalOnly
+from flowctl.server.gate import LocalOnly
 
 STATUS_PATH = "/api/dev"
 PROBE_PATH = "/health"

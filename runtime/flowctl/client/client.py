@@ -14,7 +14,7 @@ import httpx
 from flowctl.client.connection import Connection
 from flowctl.events import WorkflowEvent
 from flowctl.schema import to_json
-from flowctl.server import wire
+from flowctl.server import models, wire
 from flowctl.snapshot import RunResult, RunStatus, StoredRun, StoredRuns
 
 DEFAULT_URL = "http://127.0.0.1:4111"
@@ -140,7 +140,7 @@ class Client:
         per_step: bool = False,
     ) -> RunResult[Any]:
         """Run to the first stop and answer where it stands; waits as long as that takes."""
-        body = wire.StartRun(
+        body = models.StartRun(
             input_data=to_json(input_data),
             initial_state=to_json(initial_state),
             request_context=request_context,
@@ -162,7 +162,7 @@ class Client:
     ) -> str:
         """As `start`, but answers the run's id at once."""
         id = await self.create_run(workflow_id, run_id, resource_id=resource_id)
-        body = wire.StartRun(
+        body = models.StartRun(
             input_data=to_json(input_data),
             initial_state=to_json(initial_state),
             request_context=request_context,
@@ -184,7 +184,7 @@ class Client:
         close_on_suspend: bool = True,
     ) -> AsyncIterator[WorkflowEvent]:
         """As `start`, as the run's events."""
-        body = wire.StartRun(
+        body = models.StartRun(
             input_data=to_json(input_data),
             initial_state=to_json(initial_state),
             request_context=request_context,
@@ -197,7 +197,7 @@ class Client:
 
     async def observe(self, workflow_id: str, run_id: str) -> AsyncIterator[WorkflowEvent]:
         """All events of a run so far, then new ones, until it ends."""
-        async for event in self._events(workflow_id, "observe", wire.Body(), run_id):
+        async for event in self._events(workflow_id, "observe", models.Body(), run_id):
             yield event
 
     async def resume(
@@ -212,7 +212,7 @@ class Client:
         request_context: Data | None = None,
     ) -> RunResult[Any]:
         """Go on with a suspended step and answer where the run stands then."""
-        body = wire.ResumeRun(
+        body = models.ResumeRun(
             step=step,
             label=label,
             resume_data=to_json(resume_data),
@@ -233,7 +233,7 @@ class Client:
         request_context: Data | None = None,
     ) -> None:
         """As `resume`, but does not wait."""
-        body = wire.ResumeRun(
+        body = models.ResumeRun(
             step=step,
             label=label,
             resume_data=to_json(resume_data),
@@ -254,7 +254,7 @@ class Client:
         request_context: Data | None = None,
     ) -> AsyncIterator[WorkflowEvent]:
         """As `resume`, as this leg's events."""
-        body = wire.ResumeRun(
+        body = models.ResumeRun(
             step=step,
             label=label,
             resume_data=to_json(resume_data),
@@ -266,7 +266,7 @@ class Client:
 
     async def restart(self, workflow_id: str, run_id: str) -> RunResult[Any]:
         """Go on with a run whose process is gone, and answer where it stands then."""
-        return await self._waited(workflow_id, "restart-async", wire.Body(), run_id)
+        return await self._waited(workflow_id, "restart-async", models.Body(), run_id)
 
     async def restart_async(self, workflow_id: str, run_id: str) -> None:
         """As `restart`, but does not wait."""
@@ -285,7 +285,7 @@ class Client:
         per_step: bool = False,
     ) -> RunResult[Any]:
         """Run again from a step on, and answer where the run stands then."""
-        body = wire.TimeTravel(
+        body = models.TimeTravel(
             step=step,
             input_data=to_json(input_data),
             resume_data=to_json(resume_data),
@@ -308,7 +308,7 @@ class Client:
         per_step: bool = False,
     ) -> AsyncIterator[WorkflowEvent]:
         """As `time_travel`, as this leg's events."""
-        body = wire.TimeTravel(
+        body = models.TimeTravel(
             step=step,
             input_data=to_json(input_data),
             resume_data=to_json(resume_data),
@@ -337,19 +337,19 @@ class Client:
         return await self._connection.call(method, path, body, query)
 
     async def _waited(
-        self, workflow_id: str, action: str, body: wire.Body, run_id: str | None
+        self, workflow_id: str, action: str, body: models.Body, run_id: str | None
     ) -> RunResult[Any]:
         path = _path(workflow_id, action)
         shown = await self._connection.call("POST", path, _json(body), {"runId": run_id}, waits=True)
         return RunResult[Any].from_json(shown, workflow_id=workflow_id)
 
     def _events(
-        self, workflow_id: str, action: str, body: wire.Body, run_id: str | None
+        self, workflow_id: str, action: str, body: models.Body, run_id: str | None
     ) -> AsyncIterator[WorkflowEvent]:
         return self._connection.events(_path(workflow_id, action), _json(body), {"runId": run_id})
 
 
-def _json(body: wire.Body) -> dict[str, Any]:
+def _json(body: models.Body) -> dict[str, Any]:
     return body.model_dump(by_alias=True, exclude_none=True)
 
 

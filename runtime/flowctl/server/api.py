@@ -1,261 +1,278 @@
-"""The REST API of workflows: each route parses, calls a run, answers. Shapes are in `wire`."""
+"""The REST API of workflows and runs: each function answers one route; the table says which.
+
+Called by `app` (routes) and `openapi`; calls runs and `functions`. Shapes are in `models` and `wire`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+import asyncio
+import functools
+from collections.abc import Coroutine
+from typing import Any
 
-import pydantic
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
 
-from flowctl.errors import Issue, RunNotFoundError, ValidationError
-from flowctl.run import Run
-from flowctl.server import wire
-from flowctl.snapshot import StoredRun
+from flowctl.errors import RunNotFoundError
+from flowctl.run import Run, take_over
+from flowctl.server import functions, models, streams, wire
+from flowctl.server.models import Body, NewRunQuery, Query, RunQuery
+from flowctl.server.operations import Call, Operation, json_response, operation
+from flowctl.snapshot import TERMINAL, RunResult, RunStatus, StoredRun
 from flowctl.stream import RunStream
 
-if TYPE_CHECKING:
-    from flowctl.app import App
-    from flowctl.workflow import Workflow
-
-B = TypeVar("B", bound=wire.Body)
-SEPARATOR = b"\x1e"
-PAGE = 20
+StartCall = Call[NewRunQuery, models.StartRun]
+ResumeCall = Call[RunQuery, models.ResumeRun]
+TravelCall = Call[RunQuery, models.TimeTravel]
 
 
-def json_response(body: Any, status: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(wire.dump(body), status, media_type="application/json")
+async def list_workflows(call: Call[models.WorkflowsQuery, Body]) -> Response:
+    """All workflows, by id."""
+    partial = call.query.partial
+    listed = {id: wire.workflow_json(w, partial=partial) for id, w in call.app.workflows.items()}
+    return json_response(listed)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowRoutes:
-    """One method a route."""
-
-    app: App
-
-    def routes(self) -> list[BaseRoute]:
-        """The route table below `/api`."""
-        post = ["POST"]
-        one, run = "/workflows/{workflow}", "/workflows/{workflow}/runs/{run}"
-        return [
-            Route("/workflows", self.list_workflows),
-            Route("/functions", self.list_functions),
-            Route(one, self.get_workflow),
-            Route(f"{one}/runs", self.list_runs),
-            Route(run, self.get_run),
-            Route(run, self.delete_run, methods=["DELETE"]),
-            Route(f"{run}/cancel", self.cancel, methods=post),
-            Route(f"{one}/create-run", self.create_run, methods=post),
-            Route(f"{one}/start", self.start, methods=post),
-            Route(f"{one}/start-async", self.start_async, methods=post),
-            Route(f"{one}/stream", self.stream, methods=post),
-            Route(f"{one}/observe", self.observe, methods=post),
-            Route(f"{one}/resume", self.resume, methods=post),
-            Route(f"{one}/resume-no-wait", self.resume_no_wait, methods=post),
-            Route(f"{one}/resume-async", self.resume_async, methods=post),
-            Route(f"{one}/resume-stream", self.resume_stream, methods=post),
-            Route(f"{one}/time-travel", self.time_travel, methods=post),
-            Route(f"{one}/time-travel-async", self.time_travel_async, methods=post),
-            Route(f"{one}/time-travel-stream", self.time_travel_stream, methods=post),
-            Route(f"{one}/restart", self.restart, methods=post),
-            Route(f"{one}/restart-async", self.restart, methods=post),
-        ]
-
-    async def list_workflows(self, _: Request) -> Response:
-        """All workflows by id."""
-        return json_response({id: wire.workflow_json(w) for id, w in self.app.workflows.items()})
-
-    async def list_functions(self, _: Request) -> Response:
-        """The Inngest functions that the app serves, workflows' included."""
-        functions = self.app.inngest_functions()
-        return json_response([{"id": f.local_id, "name": f.name} for f in functions])
-
-    async def get_workflow(self, request: Request) -> Response:
-        """One workflow."""
-        return json_response(wire.workflow_json(self._workflow(request)))
-
-    async def list_runs(self, request: Request) -> Response:
-        """A page of runs, newest first."""
-        query = request.query_params
-        per_page = _number(request, "perPage") or _number(request, "limit")
-        offset = _number(request, "offset") or 0
-        page = _number(request, "page") or (offset // (per_page or PAGE))
-        runs = await self._workflow(request).list_workflow_runs(
-            status=query.get("status"),
-            resource_id=query.get("resourceId"),
-            from_date=_date(request, "fromDate"),
-            to_date=_date(request, "toDate"),
-            page=page,
-            per_page=per_page or PAGE,
-        )
-        return json_response({"runs": [run.to_json() for run in runs.runs], "total": runs.total})
-
-    async def get_run(self, request: Request) -> Response:
-        """One run."""
-        fields = request.query_params.get("fields")
-        nested = request.query_params.get("withNestedWorkflows", "true") != "false"
-        run = await self._stored(request, nested=nested)
-        return json_response(wire.run_json(run, set(fields.split(",")) if fields else None))
-
-    async def delete_run(self, request: Request) -> Response:
-        """Forget a run."""
-        workflow, run_id = self._workflow(request), request.path_params["run"]
-        if not await workflow.delete_workflow_run_by_id(run_id):
-            raise RunNotFoundError(workflow.id, run_id)
-        return json_response({"message": "Workflow run deleted"})
-
-    async def cancel(self, request: Request) -> Response:
-        """End a run."""
-        await (await self._run(request, request.path_params["run"])).cancel()
-        return json_response({"message": "Workflow run canceled"})
-
-    async def create_run(self, request: Request) -> Response:
-        """Store a pending run."""
-        body = await _body(request, wire.CreateRun)
-        run = await self._workflow(request).create_run(
-            run_id=request.query_params.get("runId"), resource_id=body.resource_id
-        )
-        return json_response({"runId": run.run_id})
-
-    async def start(self, request: Request) -> Response:
-        """Start a created run; answers at once."""
-        body = await _body(request, wire.StartRun)
-        await (await self._run(request)).start_async(*_input(body), per_step=body.per_step)
-        return json_response({"message": "Workflow run started"})
-
-    async def start_async(self, request: Request) -> Response:
-        """Start a run, created or new; answers its result."""
-        body = await _body(request, wire.StartRun)
-        run = await self._workflow(request).create_run(
-            run_id=request.query_params.get("runId"), resource_id=body.resource_id
-        )
-        result = await run.start(*_input(body), per_step=body.per_step)
-        return json_response(result.to_json())
-
-    async def stream(self, request: Request) -> Response:
-        """Start a run; answers its events as they come."""
-        body = await _body(request, wire.StartRun)
-        run = await self._workflow(request).create_run(
-            run_id=request.query_params.get("runId"), resource_id=body.resource_id
-        )
-        events = run.stream(*_input(body), per_step=body.per_step, close_on_suspend=body.close_on_suspend)
-        return await _streamed(request, events)
-
-    async def observe(self, request: Request) -> Response:
-        """All events of a run so far, then new ones."""
-        return await _streamed(request, (await self._run(request)).observe_stream())
-
-    async def resume(self, request: Request) -> Response:
-        """Go on with a run; answers at once."""
-        run = await self._run(request)
-        await run.resume_async(**_fields(await _body(request, wire.ResumeRun)))
-        return json_response({"message": "Workflow run resumed"})
-
-    async def resume_no_wait(self, request: Request) -> Response:
-        """Go on with a run; answers its id at once."""
-        run = await self._run(request)
-        id = await run.resume_async(**_fields(await _body(request, wire.ResumeRun)))
-        return json_response({"runId": id})
-
-    async def resume_async(self, request: Request) -> Response:
-        """Go on with a run; answers its result."""
-        run = await self._run(request)
-        result = await run.resume(**_fields(await _body(request, wire.ResumeRun)))
-        return json_response(result.to_json())
-
-    async def resume_stream(self, request: Request) -> Response:
-        """Go on with a run; answers its events as they come."""
-        run = await self._run(request)
-        return await _streamed(request, run.resume_stream(**_fields(await _body(request, wire.ResumeRun))))
-
-    async def restart(self, request: Request) -> Response:
-        """Go on with a run whose process is gone; answers its result."""
-        return json_response((await (await self._run(request)).restart()).to_json())
-
-    async def time_travel(self, request: Request) -> Response:
-        """Run again from a step on; answers at once."""
-        run = await self._run(request)
-        await run.time_travel_stream(**_fields(await _body(request, wire.TimeTravel))).begun()
-        return json_response({"message": "Workflow run time travel started"})
-
-    async def time_travel_async(self, request: Request) -> Response:
-        """Run again from a step on; answers the result."""
-        run = await self._run(request)
-        result = await run.time_travel(**_fields(await _body(request, wire.TimeTravel)))
-        return json_response(result.to_json())
-
-    async def time_travel_stream(self, request: Request) -> Response:
-        """Run again from a step on; answers the events as they come."""
-        run = await self._run(request)
-        stream = run.time_travel_stream(**_fields(await _body(request, wire.TimeTravel)))
-        return await _streamed(request, stream)
-
-    def _workflow(self, request: Request) -> Workflow[Any, Any]:
-        return self.app.get_workflow(request.path_params["workflow"])
-
-    async def _stored(self, request: Request, *, nested: bool) -> StoredRun:
-        workflow, run_id = self._workflow(request), request.path_params["run"]
-        run = await workflow.get_workflow_run_by_id(run_id, with_nested_workflows=nested)
-        if run is None:
-            raise RunNotFoundError(workflow.id, run_id)
-        return run
-
-    async def _run(self, request: Request, run_id: str | None = None) -> Run[Any]:
-        """The stored run that is asked for; it is not made by asking."""
-        workflow = self._workflow(request)
-        id = run_id or request.query_params.get("runId")
-        if not id:
-            raise ValidationError("Invalid query parameters", [Issue("runId", "Field required")])
-        if await workflow.get_workflow_run_by_id(id) is None:
-            raise RunNotFoundError(workflow.id, id)
-        return await workflow.create_run(run_id=id)
+async def run_counts(call: Call[Query, Body]) -> Response:
+    """How many runs of each workflow are under way or wait for data."""
+    return json_response({id: await _counts(call, id) for id in call.app.workflows})
 
 
-def _input(body: wire.StartRun) -> tuple[Any, Any, Any]:
+async def get_workflow(call: Call[Query, Body]) -> Response:
+    """One workflow."""
+    return json_response(wire.workflow_json(call.workflow))
+
+
+async def list_runs(call: Call[models.RunsQuery, Body]) -> Response:
+    """A page of runs, newest first."""
+    query, storage = call.query, await call.app.opened()
+    page, skip, size = _window(query)
+    read = functools.partial(
+        storage.list_runs,
+        call.workflow.id,
+        status=query.status,
+        resource_id=query.resource_id,
+        from_date=query.from_date,
+        to_date=query.to_date,
+        per_page=size,
+    )
+    found = await read(page=page)
+    runs = found.runs
+    if skip and page is not None and size is not None:
+        runs = [*runs, *(await read(page=page + 1)).runs][skip : skip + size]
+    return json_response({"runs": [run.to_json() for run in runs], "total": found.total})
+
+
+async def get_run(call: Call[models.DetailQuery, Body]) -> Response:
+    """One run: where it stands, its result or error, its steps."""
+    run = await _stored(call, nested=call.query.with_nested_workflows)
+    return json_response(wire.run_json(run, call.query.fields))
+
+
+async def delete_run(call: Call[Query, Body]) -> Response:
+    """Forget a run."""
+    if not await call.workflow.delete_workflow_run_by_id(call.named("runId")):
+        raise RunNotFoundError(call.workflow.id, call.named("runId"))
+    return json_response({"message": "Workflow run deleted"})
+
+
+async def cancel(call: Call[Query, Body]) -> Response:
+    """End a run as canceled; one that has ended stays as it is."""
+    await (await call.run(call.named("runId"))).cancel()
+    return json_response({"message": "Workflow run canceled"})
+
+
+async def create_run(call: Call[NewRunQuery, models.CreateRun]) -> Response:
+    """Store a pending run; with the id of one that is stored, nothing changes."""
+    run = await _created(call, call.body.resource_id)
+    return json_response({"runId": run.run_id})
+
+
+async def start(call: Call[RunQuery, models.StartRun]) -> Response:
+    """Start a run that was created; answers at once, when its input is known to fit."""
+    run = await call.run(call.query.run_id)
+    await run.start_async(*_input(call.body), per_step=call.body.per_step)
+    return json_response({"message": "Workflow run started"})
+
+
+async def start_async(call: StartCall) -> Response:
+    """Start a run, a created or a new one; answers its result."""
+    run = await _created(call, call.body.resource_id)
+    return await _result(call, run, run.start(*_input(call.body), per_step=call.body.per_step))
+
+
+async def stream(call: StartCall) -> Response:
+    """Start a run, a created or a new one; answers its events as they come."""
+    run, body = await _created(call, call.body.resource_id), call.body
+    events = run.stream(*_input(body), per_step=body.per_step, close_on_suspend=body.close_on_suspend)
+    return await _streamed(call, run, events)
+
+
+async def observe(call: Call[models.ObserveQuery, Body]) -> Response:
+    """All events of a run so far, then new ones, until it ends."""
+    run = await call.run(call.query.run_id)
+    return await _streamed(call, run, run.observe_stream(), skip=call.query.offset)
+
+
+async def resume(call: ResumeCall) -> Response:
+    """Go on with a suspended run; answers at once."""
+    await (await call.run(call.query.run_id)).resume_async(**_fields(call.body))
+    return json_response({"message": "Workflow run resumed"})
+
+
+async def resume_no_wait(call: ResumeCall) -> Response:
+    """Go on with a suspended run; answers its id at once."""
+    run = await call.run(call.query.run_id)
+    return json_response({"runId": await run.resume_async(**_fields(call.body))})
+
+
+async def resume_async(call: ResumeCall) -> Response:
+    """Go on with a suspended run; answers its result."""
+    run = await call.run(call.query.run_id)
+    return await _result(call, run, run.resume(**_fields(call.body)))
+
+
+async def resume_stream(call: ResumeCall) -> Response:
+    """Go on with a suspended run; answers its events as they come."""
+    run = await call.run(call.query.run_id)
+    return await _streamed(call, run, run.resume_stream(**_fields(call.body)))
+
+
+async def restart(call: Call[RunQuery, Body]) -> Response:
+    """Go on with a run whose process is gone; answers at once."""
+    await (await call.run(call.query.run_id)).restart_async()
+    return json_response({"message": "Workflow run restarted"})
+
+
+async def restart_async(call: Call[RunQuery, Body]) -> Response:
+    """Go on with a run whose process is gone; answers its result."""
+    run = await call.run(call.query.run_id)
+    return await _result(call, run, run.restart())
+
+
+async def restart_all(call: Call[Query, Body]) -> Response:
+    """Go on with all of a workflow's runs whose process is gone."""
+    await call.app.opened()
+    await take_over(call.app, call.workflow.id)
+    return json_response({"message": "All active workflow runs restarted"})
+
+
+async def time_travel(call: TravelCall) -> Response:
+    """Run again from a step on; answers at once."""
+    run = await call.run(call.query.run_id)
+    await run.time_travel_stream(**_fields(call.body)).begun()
+    return json_response({"message": "Workflow run time travel started"})
+
+
+async def time_travel_async(call: TravelCall) -> Response:
+    """Run again from a step on; answers the result."""
+    run = await call.run(call.query.run_id)
+    return await _result(call, run, run.time_travel(**_fields(call.body)))
+
+
+async def time_travel_stream(call: TravelCall) -> Response:
+    """Run again from a step on; answers the events as they come."""
+    run = await call.run(call.query.run_id)
+    return await _streamed(call, run, run.time_travel_stream(**_fields(call.body)))
+
+
+def operations() -> list[Operation[Any, Any]]:
+    """The table of the API, below its prefix."""
+    all, one, run = "/workflows", "/workflows/{workflowId}", "/workflows/{workflowId}/runs/{runId}"
+    message, result, event, id = models.Message, models.RunResult, models.RunEvent, models.RunCreated
+    return [
+        operation("GET", all, list_workflows, dict[str, models.WorkflowInfo]),
+        operation("GET", f"{all}/run-counts", run_counts, dict[str, models.RunCounts]),
+        operation("GET", one, get_workflow, models.WorkflowInfo),
+        operation("GET", f"{one}/runs", list_runs, models.RunPage),
+        operation("GET", run, get_run, models.RunDetail),
+        operation("DELETE", run, delete_run, message),
+        operation("POST", f"{run}/cancel", cancel, message),
+        operation("POST", f"{one}/create-run", create_run, id),
+        operation("POST", f"{one}/start", start, message),
+        operation("POST", f"{one}/start-async", start_async, result),
+        operation("POST", f"{one}/stream", stream, event),
+        operation("GET", f"{one}/observe", observe, event),
+        operation("POST", f"{one}/observe", observe, event),
+        operation("POST", f"{one}/resume", resume, message),
+        operation("POST", f"{one}/resume-no-wait", resume_no_wait, id),
+        operation("POST", f"{one}/resume-async", resume_async, result),
+        operation("POST", f"{one}/resume-stream", resume_stream, event),
+        operation("POST", f"{one}/restart", restart, message),
+        operation("POST", f"{one}/restart-async", restart_async, result),
+        operation("POST", f"{one}/restart-all-active-workflow-runs", restart_all, message),
+        operation("POST", f"{one}/time-travel", time_travel, message),
+        operation("POST", f"{one}/time-travel-async", time_travel_async, result),
+        operation("POST", f"{one}/time-travel-stream", time_travel_stream, event),
+        *functions.operations(),
+    ]
+
+
+_waiting: set[asyncio.Task[RunResult[Any]]] = set()
+
+
+async def _result(
+    call: Call[Any, Any], run: Run[Any], running: Coroutine[Any, Any, RunResult[Any]]
+) -> Response:
+    """The result of a run, which goes on whatever becomes of the request."""
+    task = asyncio.ensure_future(running)
+    _waiting.add(task)
+    task.add_done_callback(_waiting.discard)
+    patience = call.app.server.timeout
+    await asyncio.wait({task}, timeout=patience)
+    if task.done():
+        return json_response(task.result().to_json())
+    reason = f"Run {run.run_id!r} takes longer than {patience:g} seconds. It goes on: ask for it later."
+    return json_response({"error": reason, "code": "RUN_TAKES_LONGER", "runId": run.run_id}, 504)
+
+
+async def _streamed(
+    call: Call[Any, Any], run: Run[Any], events: RunStream[Any], *, skip: int = 0
+) -> Response:
+    """The events as they come. A client that takes a stream up again begins nothing again."""
+    after = streams.last_event(call.request)
+    if after is None or call.query.run_id is None:
+        return await streams.respond(call.request, events, skip=skip)
+    stored = await run.workflow.get_workflow_run_by_id(run.run_id)
+    later = await call.app.storage.read_events(run.workflow_id, run.run_id, after=after)
+    if stored is not None and stored.status in TERMINAL and not later:
+        return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
+    return await streams.respond(call.request, run.observe_stream(), after=after)
+
+
+async def _created(call: Call[NewRunQuery, Any], resource_id: str | None) -> Run[Any]:
+    return await call.workflow.create_run(run_id=call.query.run_id, resource_id=resource_id)
+
+
+async def _stored(call: Call[Any, Any], *, nested: bool) -> StoredRun:
+    workflow, run_id = call.workflow, call.named("runId")
+    run = await workflow.get_workflow_run_by_id(run_id, with_nested_workflows=nested)
+    if run is None:
+        raise RunNotFoundError(workflow.id, run_id)
+    return run
+
+
+async def _counts(call: Call[Any, Any], workflow_id: str) -> dict[str, int]:
+    storage = await call.app.opened()
+
+    async def count(status: RunStatus) -> int:
+        return (await storage.list_runs(workflow_id, status=status, page=0, per_page=1)).total
+
+    return {"running": await count("running") + await count("waiting"), "suspended": await count("suspended")}
+
+
+def _window(query: models.RunsQuery) -> tuple[int | None, int, int | None]:
+    """The page to read, how many of its runs to skip, and how long a page is (None for all)."""
+    if query.limit == "false":
+        return None, 0, None
+    size = query.per_page or query.limit or models.PAGE
+    if query.page is not None:
+        return query.page, 0, size
+    return *divmod(query.offset or 0, size), size
+
+
+def _input(body: models.StartRun) -> tuple[Any, Any, Any]:
     return body.input_data, body.initial_state, body.request_context
 
 
-def _fields(body: wire.Body) -> dict[str, Any]:
+def _fields(body: Body) -> dict[str, Any]:
     return {name: getattr(body, name) for name in type(body).model_fields}
-
-
-async def _body(request: Request, model: type[B]) -> B:
-    raw = await request.body()
-    try:
-        return model.model_validate_json(raw or b"{}")
-    except pydantic.ValidationError as err:
-        issues = [Issue(".".join(map(str, e["loc"])), e["msg"]) for e in err.errors(include_url=False)]
-        raise ValidationError("Invalid request body", issues) from err
-
-
-def _number(request: Request, name: str) -> int | None:
-    text = request.query_params.get(name)
-    if text is None or text.isdigit():
-        return int(text) if text else None
-    raise ValidationError("Invalid query parameters", [Issue(name, "Input should be a number")])
-
-
-def _date(request: Request, name: str) -> datetime | None:
-    text = request.query_params.get(name)
-    try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError as err:
-        issue = Issue(name, "Input should be an ISO 8601 date")
-        raise ValidationError("Invalid query parameters", [issue]) from err
-
-
-async def _streamed(request: Request, events: RunStream[Any]) -> Response:
-    """Begin (so that a refusal is an error answer), then pass the events on."""
-    await events.begun()
-    lines = "application/x-ndjson" in request.headers.get("accept", "")
-
-    async def chunks() -> AsyncIterator[bytes]:
-        async for event in events:
-            yield wire.dump(event.to_json()) + (b"\n" if lines else SEPARATOR)
-
-    return StreamingResponse(chunks(), media_type="application/x-ndjson" if lines else "text/plain")

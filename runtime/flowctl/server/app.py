@@ -1,118 +1,107 @@
-"""The Starlette application of an app: its routes, its errors as JSON, its life."""
+"""The Starlette application of an app: its routes, what requests pass on the way, its life."""
 
 from __future__ import annotations
 
-import html
-import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
 
 from flowctl.errors import FlowctlError, ValidationError
-from flowctl.server.api import WorkflowRoutes, json_response
+from flowctl.server import api, health, operations, pages
+from flowctl.server.auth import Authenticator
+from flowctl.server.gate import INNGEST, Authenticated, BodyLimit, Boundary, LocalOnly, is_development
 from flowctl.server.inngest import Endpoint
+from flowctl.server.life import Life
+from flowctl.server.operations import json_response
 
 if TYPE_CHECKING:
     from flowctl.app import App
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+EXPOSED = ("x-request-id",)
 
 
 def create_asgi(app: App) -> Starlette:
     """The ASGI application; starting and stopping it starts and stops the app."""
+    life = Life(app)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        await app.start()
-        yield
-        await app.stop()
+        async with life:
+            yield
 
-    guard = [Middleware(LocalOnly)] if os.environ.get("FLOWCTL_ENV") == "development" else []
-    return Starlette(
-        routes=[
-            *app.server.routes,
-            Route("/", Home(app).page),
-            Route("/health", _health),
-            Route("/api/inngest", Endpoint(app, []), methods=["GET", "POST", "PUT"]),
-            Mount("/api", routes=WorkflowRoutes(app).routes()),
-        ],
-        middleware=[*guard, *app.server.middleware],
+    asgi = Starlette(
+        routes=_routes(app),
+        middleware=_middleware(app, life),
         exception_handlers=cast("dict[Any, Any]", {FlowctlError: _flowctl_error, HTTPException: _http_error}),
         lifespan=lifespan,
     )
+    asgi.state.streams = life.streams
+    return asgi
 
 
-class Home:
-    """A page for people: what this app has."""
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-
-    async def page(self, _: Request) -> Response:
-        """The list of workflows and functions."""
-        workflows = "".join(
-            f'<li><a href="/api/workflows/{html.escape(id)}">{html.escape(id)}</a> '
-            f"{html.escape(workflow.description or '')}</li>"
-            for id, workflow in self.app.workflows.items()
-        )
-        functions = "".join(f"<li>{html.escape(f.local_id)}</li>" for f in self.app.functions)
-        body = f"<h1>flowctl</h1><h2>Workflows</h2><ul>{workflows}</ul><h2>Functions</h2><ul>{functions}</ul>"
-        page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>flowctl</title>{body}'
-        return HTMLResponse(page, headers={"content-security-policy": "default-src 'none'"})
+def _routes(app: App) -> list[BaseRoute]:
+    table = api.operations()
+    shown = pages.routes(app, table)
+    return [
+        *app.server.routes,
+        *health.routes(app),
+        *shown.own,
+        Route(INNGEST, Endpoint(app, []), methods=["GET", "POST", "PUT"]),
+        Mount("/api", routes=[*shown.api, *operations.routes(app, table)]),
+    ]
 
 
-async def _health(_: Request) -> Response:
-    return json_response({"success": True})
+def _middleware(app: App, life: Life) -> list[Middleware]:
+    """From the outside in; the user's own come last, so that they see the user and never a foreign page."""
+    config, layers = app.server, [Middleware(Boundary, ready=life.ready)]
+    if is_development():
+        layers.append(Middleware(LocalOnly, origins=config.cors))
+    if config.cors:
+        layers.append(_cors(config.cors))
+    if config.auth is not None:
+        layers.append(Middleware(Authenticated, authenticators=authenticators(config.auth)))
+    return [*layers, Middleware(BodyLimit, limit=config.body_limit), *config.middleware]
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    everything = ("*",)
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=everything,
+        allow_headers=everything,
+        expose_headers=EXPOSED,
+        max_age=3600,
+    )
+
+
+def authenticators(auth: Authenticator | Sequence[Authenticator]) -> list[Authenticator]:
+    """One or several, as a list."""
+    return [auth] if callable(auth) else list(auth)
 
 
 async def _flowctl_error(_: Request, err: FlowctlError) -> Response:
     body: dict[str, Any] = {"error": str(err), "code": err.code}
     if isinstance(err, ValidationError):
-        body["issues"] = [{"field": issue.path, "message": issue.message} for issue in err.issues]
+        body["issues"] = [issue.to_json() for issue in err.issues]
     return json_response(body, err.http_status)
 
 
 async def _http_error(request: Request, err: HTTPException) -> Response:
-    reason = err.detail if err.status_code != 404 else f"Nothing at {request.method} {request.url.path}."
-    response = json_response({"error": reason}, err.status_code)
+    reason = {
+        404: f"Nothing at {request.method} {request.url.path}.",
+        405: f"{request.url.path} does not take {request.method}.",
+    }.get(err.status_code, err.detail)
+    code = HTTPStatus(err.status_code).name
+    response = json_response({"error": reason, "code": code}, err.status_code)
     response.headers.update(err.headers or {})
     return response
-
-
-class LocalOnly:
-    """In development: refuses what a web page could make a browser send to a port of this machine."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 for a foreign Host, and for a foreign Origin that writes."""
-        if scope["type"] == "http":
-            request = Request(scope)
-            foreign = _foreign(request)
-            if foreign:
-                refusal = json_response({"error": f"{foreign} may not use this development server."}, 403)
-                await refusal(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-
-def _foreign(request: Request) -> str | None:
-    allowed = LOOPBACK | {os.environ.get("FLOWCTL_HOST", "127.0.0.1")}
-    host = urlsplit(f"//{request.headers.get('host', 'localhost')}").hostname or ""
-    if host not in allowed:
-        return f"The host {host!r}"
-    origin = request.headers.get("origin")
-    if origin and request.method not in SAFE and urlsplit(origin).hostname not in allowed:
-        return f"The origin {origin!r}"
-    return None

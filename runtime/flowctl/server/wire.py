@@ -1,80 +1,44 @@
-"""Bodies and answers of the REST API as models and functions: everything is typed at the wire."""
+"""What the REST API shows of workflows and runs, as JSON data; `models` has the same as types."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
 
 from flowctl.snapshot import StoredRun
 from flowctl.step import Step
 from flowctl.workflow import Workflow
 
 
-class Body(BaseModel):
-    """A request's body: camelCase, unknown fields are passed over."""
+def workflow_json(workflow: Workflow[Any, Any], *, partial: bool = False) -> dict[str, Any]:
+    """A workflow as lists and the Studio show it; schemas are JSON Schema as text.
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-
-class CreateRun(Body):
-    """What a run may be created with."""
-
-    resource_id: str | None = None
-
-
-class StartRun(Body):
-    """What a run is started with."""
-
-    input_data: Any = None
-    initial_state: dict[str, Any] | None = None
-    request_context: Mapping[str, Any] | None = None
-    resource_id: str | None = None
-    per_step: bool = False
-    close_on_suspend: bool = True
-
-
-class ResumeRun(Body):
-    """How a suspended run goes on."""
-
-    step: str | Sequence[str] | None = None
-    label: str | None = None
-    resume_data: Any = None
-    request_context: Mapping[str, Any] | None = None
-    for_each_index: int | None = None
-
-
-class TimeTravel(Body):
-    """Where a run goes back to, and what is different there."""
-
-    step: str | Sequence[str]
-    input_data: Any = None
-    resume_data: Any = None
-    context: Mapping[str, Mapping[str, Any]] | None = None
-    initial_state: dict[str, Any] | None = None
-    per_step: bool = False
-
-
-def workflow_json(workflow: Workflow[Any, Any]) -> dict[str, Any]:
-    """A workflow as lists and the Studio show it; schemas are JSON Schema as text."""
-    steps = {id: step_json(step) for id, step in workflow.steps.items()}
-    return {
+    In `partial` form, for long lists, steps and schemas are left out.
+    """
+    shown: dict[str, Any] = {
         "name": workflow.id,
         "description": workflow.description,
-        "steps": steps,
-        "allSteps": all_steps(workflow),
-        "stepCount": len(steps),
+        "steps": {},
+        "allSteps": {},
+        "stepCount": len(workflow.steps),
         "stepGraph": workflow.serialized_step_graph,
+        "options": {"validateInputs": workflow.options.validate_inputs},
+        "origin": "code",
+    }
+    return shown if partial else shown | _definition_json(workflow)
+
+
+def _definition_json(workflow: Workflow[Any, Any]) -> dict[str, Any]:
+    return {
+        "steps": {id: step_json(step) for id, step in workflow.steps.items()},
+        "allSteps": all_steps(workflow),
         "inputSchema": schema_text(workflow.schemas.input),
         "outputSchema": schema_text(workflow.schemas.output),
         "stateSchema": schema_text(workflow.schemas.state),
         "requestContextSchema": schema_text(workflow.schemas.request_context),
         "metadata": workflow.metadata,
-        "options": {},
-        "origin": "code",
     }
 
 
@@ -108,7 +72,7 @@ def schema_text(schema: Any) -> str | None:
     return None if schema is None else orjson.dumps({"json": schema.json_schema()}).decode()
 
 
-def run_json(run: StoredRun, fields: set[str] | None = None) -> dict[str, Any]:
+def run_json(run: StoredRun, fields: Collection[str] | None = None) -> dict[str, Any]:
     """One run in detail; `fields` keeps some of what is optional."""
     snapshot = run.snapshot
     detail: dict[str, Any] = {
@@ -118,6 +82,7 @@ def run_json(run: StoredRun, fields: set[str] | None = None) -> dict[str, Any]:
         "activeStepsPath": snapshot.header_json()["activeStepsPath"],
         "serializedStepGraph": snapshot.serialized_step_graph,
         "suspendedPaths": snapshot.suspended_paths,
+        "waitingPaths": {},
         "resumeLabels": snapshot.resume_labels,
         "stepExecutionPath": snapshot.step_execution_path,
     }

@@ -1,0 +1,104 @@
+"""Inngest functions and events over the REST API: what the app serves, run one, send an event.
+
+Called by `api`; calls the engine that the app's client points to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import inngest
+from starlette.responses import Response
+
+from flowctl.errors import EngineError, NotFoundError
+from flowctl.server import models
+from flowctl.server.models import Body, Query
+from flowctl.server.operations import Call, Operation, json_response, operation
+
+ENGINE_SECONDS = 10.0
+
+
+class FunctionNotFoundError(NotFoundError):
+    """The app serves no function with that id."""
+
+    code = "FUNCTION_NOT_FOUND"
+
+
+class NoInngestClientError(NotFoundError):
+    """The app has no client, so there is no engine to ask."""
+
+    code = "NO_INNGEST_CLIENT"
+
+
+async def list_functions(call: Call[Query, Body]) -> Response:
+    """The Inngest functions that the app serves, workflows' included."""
+    return json_response([_shown(function) for function in call.app.inngest_functions()])
+
+
+async def invoke(call: Call[Query, models.InvokeFunction]) -> Response:
+    """Have the engine run one function, of a workflow or a custom one, with this data."""
+    client, id = _client(call), call.named("functionId")
+    known = sorted(function.local_id for function in call.app.inngest_functions())
+    if id not in known:
+        raise FunctionNotFoundError(f"No function {id!r}. There is: {', '.join(known) or 'none'}.")
+    return json_response({"id": await _invoked(client, id, call.body.data)})
+
+
+async def send(call: Call[Query, models.SendEvent]) -> Response:
+    """Send an event to the engine; it begins the functions that wait for it."""
+    client, body = _client(call), call.body
+    event = inngest.Event(name=body.name, data=dict(body.data), id=body.id or "")
+    try:
+        ids = await client.send(event)
+    except Exception as err:
+        raise EngineError(
+            f"The event {body.name!r} was not taken at {client.event_api_origin}: {err}"
+        ) from err
+    return json_response({"ids": ids})
+
+
+def operations() -> list[Operation[Any, Any]]:
+    """The table of these routes."""
+    return [
+        operation("GET", "/functions", list_functions, list[models.FunctionInfo]),
+        operation("POST", "/functions/{functionId}/invoke", invoke, models.Invoked),
+        operation("POST", "/events", send, models.EventsSent),
+    ]
+
+
+def _shown(function: inngest.Function[Any]) -> dict[str, Any]:
+    config = function.get_config("").main
+    triggers = [trigger.model_dump(mode="json", exclude_none=True) for trigger in config.triggers]
+    return {"id": function.local_id, "name": function.name, "triggers": triggers}
+
+
+def _client(call: Call[Any, Any]) -> inngest.Inngest:
+    client = call.app.inngest
+    if client is None:
+        raise NoInngestClientError("This app has no Inngest client: its workflows run on the local engine.")
+    return client
+
+
+async def _invoked(client: inngest.Inngest, function_id: str, data: Mapping[str, Any]) -> str:
+    """The run's id from Inngest Cloud or a self-hosted server, the event's from a dev server."""
+    app, function = quote(client.app_id, safe=""), quote(function_id, safe="")
+    if client.is_production:
+        path, headers = f"/v2/apps/{app}/functions/{function}/invoke", _bearer(client)
+    else:
+        path, headers = f"/invoke/{app}-{function}", {}
+    url = client.api_origin.rstrip("/") + path
+    async with httpx.AsyncClient(timeout=ENGINE_SECONDS) as http:
+        try:
+            answer = (
+                (await http.post(url, json={"data": dict(data)}, headers=headers)).raise_for_status().json()
+            )
+        except (httpx.HTTPError, ValueError) as err:
+            raise EngineError(f"Inngest did not take the invocation at {url}: {err}") from err
+    return str(answer.get("id") or answer["data"]["runId"])
+
+
+def _bearer(client: inngest.Inngest) -> dict[str, str]:
+    return {"authorization": f"Bearer {client.signing_key}"} if client.signing_key else {}
