@@ -92,9 +92,9 @@ class StepResult:
         With `stack` its error has the traceback, as results and storages have it.
         """
         shown = {
-            camel(f.name): getattr(self, f.name)
-            for f in fields(self)
-            if getattr(self, f.name) is not None and f.name != "error"
+            shown_as: value
+            for name, shown_as in _RECORD_NAMES
+            if name != "error" and (value := getattr(self, name)) is not None
         }
         if self.error is not None:
             shown["error"] = self.error.to_json(stack=stack)
@@ -105,10 +105,13 @@ class StepResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StepResult:
         """The record of its JSON form; unknown fields are ignored."""
-        given = {f.name: data[camel(f.name)] for f in fields(cls) if camel(f.name) in data}
+        given = {name: data[shown_as] for name, shown_as in _RECORD_NAMES if shown_as in data}
         if isinstance(given.get("error"), Mapping):
             given["error"] = RunError.from_json(given["error"])
         return cls(**given)
+
+
+_RECORD_NAMES = tuple((f.name, camel(f.name)) for f in fields(StepResult))
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flowctl.events import run_canceled
 from flowctl.snapshot import RunError, StepResult
-from flowctl.storage.base import Dispatch, Lease
+from flowctl.storage.base import Commit, Dispatch, Lease, RecordWrite
 from tests.storage.databases import begun, claim, commit, create, snapshot
 
 
@@ -59,6 +59,19 @@ async def test_a_run_can_be_read_with_the_records_that_its_leg_began_with(storag
     assert await storage.get_earlier_run("w", "unknown") is None
 
 
+async def test_a_commit_may_forget_the_records_below_another(storage) -> None:
+    await begun(storage)
+    await commit(storage, **{"outer": 1, "outer/inner": 1, "outer_/other": 1})
+    await claim(storage, expected=["running"])
+    forgetting = {"outer": RecordWrite(StepResult("running")), "outer/": None}
+    await storage.commit(Commit("w", "r", 2, 3, snapshot(), forgetting))
+    assert list((await storage.get_run("w", "r")).snapshot.records) == ["outer", "outer_/other"]
+    assert "outer/inner" in (await storage.get_earlier_run("w", "r")).snapshot.records
+    await commit(storage, leg=2, **{"outer/inner": 2})
+    assert (await storage.get_run("w", "r")).snapshot.records["outer/inner"].output == 2
+    assert (await storage.get_earlier_run("w", "r")).snapshot.records["outer/inner"].output == 1
+
+
 async def test_the_records_that_a_claim_gives_are_those_its_leg_begins_with(storage) -> None:
     await begun(storage)
     await commit(storage, one=1, status="success")
@@ -107,9 +120,9 @@ async def test_an_operation_may_be_committed_twice(storage) -> None:
 async def test_a_finished_operation_is_remembered_with_its_memo(storage) -> None:
     await begun(storage)
     await commit(storage, one={"x": 1})
-    assert await storage.finished_memo("w", "r", leg=1, op="op.one") == {"memo": {"x": 1}}
-    assert await storage.finished_memo("w", "r", leg=2, op="op.one") is None
-    assert await storage.finished_memo("w", "r", leg=1, op="op.two") is None
+    assert await storage.finished_memo("w", "r", leg=1, key="one", op="op.one") == {"memo": {"x": 1}}
+    assert await storage.finished_memo("w", "r", leg=2, key="one", op="op.one") is None
+    assert await storage.finished_memo("w", "r", leg=1, key="two", op="op.two") is None
 
 
 async def test_events_are_read_in_order_and_from_a_number_on(storage) -> None:

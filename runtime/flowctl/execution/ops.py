@@ -49,6 +49,11 @@ class DurableOps(Protocol):
 class Journal(Protocol):
     """Where bodies leave what they did: storage and the event feed, bound to one run and leg."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the runner may repeat an operation that has ended, so that memos have to be kept."""
+        ...
+
     def now(self) -> int:
         """Epoch milliseconds."""
         ...
@@ -57,8 +62,8 @@ class Journal(Protocol):
         """A fresh unique id."""
         ...
 
-    async def finished(self, op: str) -> Mapping[str, Any] | None:
-        """The memo of an operation whose end was committed, though the engine may not know."""
+    async def finished(self, op: str, key: str) -> Mapping[str, Any] | None:
+        """The memo of an operation on a record whose end was committed, though the engine may not know."""
         ...
 
     async def ended(self) -> RunStatus | None:

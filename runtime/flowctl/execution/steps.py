@@ -62,14 +62,14 @@ async def run_step(walk: Walk, call: Call) -> Outcome:
 async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
     op = f"{call.op}.try.{attempt}" if attempt else call.op
     memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt))
-    outcome = Outcome.from_memo(memo, call.payload)
+    outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, call.payload)
     walk.take(op, call.key, outcome)
     walk.tried(call.key, None if _is_last(call, outcome, attempt) else outcome, attempt)
     return outcome
 
 
 async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]:
-    done = await walk.journal.finished(op)
+    done = await walk.journal.finished(op, call.key)
     if done is not None:
         return dict(done)
     before = walk.records.get(call.key)
@@ -77,15 +77,20 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     call_id = walk.journal.new_id()
     started = [(f"{op}:start", events.step_started(walk.run_id, call.key, begun, call_id))]
     first = call.announced and not attempt
-    await walk.commit(records={call.key: RecordWrite(begun)}, events=started if first else ())
-    outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
+    walk.hold({call.key: RecordWrite(begun)}, started if first else ())
+    try:
+        outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
+    except BaseException:
+        walk.held.drop()
+        raise
     walk.take(op, call.key, outcome)
+    walk.ended[op] = outcome
     last = _is_last(call, outcome, attempt)
     walk.tried(call.key, None if last else outcome, attempt)
     ended = _ending(walk, call, outcome, call_id) if last else []
-    memo = outcome.to_memo()
+    memo = outcome.to_memo() if walk.journal.repeats else {}
     finished = [(f"{op}:{event.type}", event) for event in ended]
-    await walk.commit(records={call.key: RecordWrite(outcome.record, op, memo)}, events=finished)
+    await walk.commit(records={call.key: RecordWrite(outcome.record, op, memo or None)}, events=finished)
     return memo
 
 
@@ -113,20 +118,21 @@ async def mark(
     """
 
     async def body() -> dict[str, Any]:
-        done = await walk.journal.finished(op)
+        done = await walk.journal.finished(op, key)
         if done is not None:
             return dict(done)
         record, emitted, again = await make(walk.journal.now())
-        outcome = Outcome(record, again=again)
+        outcome = walk.ended[op] = Outcome(record, again=again)
         walk.take(op, key, outcome)
-        memo = outcome.to_memo()
+        memo = outcome.to_memo() if walk.journal.repeats else {}
         status = "waiting" if record.status == "waiting" else "running"
         named = [(f"{op}:{event.type}", event) for event in emitted]
-        written = {key: RecordWrite(record, op, memo)} | ({f"{key}/": None} if anew else {})
+        written = {key: RecordWrite(record, op, memo or None)} | ({f"{key}/": None} if anew else {})
         await walk.commit(status=status, records=written, events=named)
         return memo
 
-    outcome = Outcome.from_memo(await walk.ops.run(op, body, repeatable=True), payload)
+    memo = await walk.ops.run(op, body, repeatable=True)
+    outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, payload)
     walk.take(op, key, outcome)
     return outcome
 

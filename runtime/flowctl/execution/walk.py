@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from flowctl import graph
 from flowctl.context import AbortSignal, EngineInfo
 from flowctl.events import WorkflowEvent
+from flowctl.execution.held import Held
 from flowctl.execution.ops import DurableOps, Journal
 from flowctl.execution.outcome import Outcome
 from flowctl.execution.paths import label_target
 from flowctl.execution.plans import Leg
 from flowctl.request_context import RequestContext
-from flowctl.snapshot import RunStatus, Snapshot, StepResult
+from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
 from flowctl.storage.base import RecordWrite
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Walk:
     items_done: Counter[str] = field(default_factory=Counter[str])
     progress: int = 0
     aborted: bool = False
+    held: Held = field(default_factory=Held)
+    ended: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     canceled: bool = False
 
     @classmethod
@@ -176,7 +179,7 @@ class Walk:
             state=dict(self.state),
             request_context=self.request_context.to_json(),
             active_paths=[self.positions.get("", 0)],
-            suspended_paths=self.suspended_paths(),
+            suspended_paths={} if status in ACTIVE else self.suspended_paths(),
             resume_labels=dict(self.labels),
             step_execution_path=list(self.execution_path),
             positions=dict(self.positions),
@@ -190,10 +193,15 @@ class Walk:
         records: Mapping[str, RecordWrite | None] | None = None,
         events: Sequence[tuple[str, WorkflowEvent]] = (),
     ) -> None:
-        """Store an operation's changes; notices a cancellation."""
-        if not await self.journal.commit(self.snapshot(status), records=records or {}, events=events):
+        """Store an operation's changes, and what is held; notices a cancellation."""
+        records, events = await self.held.joined(records or {}, events)
+        if not await self.journal.commit(self.snapshot(status), records=records, events=events):
             self.canceled = True
             self.env.abort_signal.set()
+
+    def hold(self, records: Mapping[str, RecordWrite], events: Sequence[tuple[str, WorkflowEvent]]) -> None:
+        """Store these with the next commit, in some milliseconds at the latest."""
+        self.held.add(records, events, self.commit)
 
     def output_of(self, scope: Scope, id: str) -> Any:
         """The output of a step that succeeded, or None."""

@@ -33,11 +33,11 @@ class StoredJournal:
         """See Journal."""
         return str(uuid.uuid4())
 
-    async def finished(self, op: str) -> Mapping[str, object] | None:
+    async def finished(self, op: str, key: str) -> Mapping[str, object] | None:
         """See Journal; a runner that never repeats an operation saves the look-up."""
         if not self.repeats:
             return None
-        return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=self.leg, op=op)
+        return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=self.leg, key=key, op=op)
 
     async def ended(self) -> RunStatus | None:
         """See Journal."""

@@ -119,9 +119,9 @@ class Storage(Protocol):
         ...
 
     async def finished_memo(
-        self, workflow_id: str, run_id: str, *, leg: int, op: str
+        self, workflow_id: str, run_id: str, *, leg: int, key: str, op: str
     ) -> Mapping[str, Any] | None:
-        """What that operation of that leg came to, if its end was committed."""
+        """What that operation of that leg came to, if its end is what was committed last of the record."""
         ...
 
     async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:

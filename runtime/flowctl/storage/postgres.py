@@ -58,15 +58,21 @@ class PostgresStorage(SQLStorage):
         self._pool: psycopg_pool.ConnectionPool[Any] | None = None
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
 
+    async def open(self) -> None:
+        """See Storage."""
+        if self._pool is None:
+            await super().open()
+
     async def close(self) -> None:
         """See Storage."""
         with self._lock:
-            pool, self._pool = self._pool, None
             threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)  # what was begun ends
+        with self._lock:
+            pool, self._pool = self._pool, None
         if pool is not None:
             await asyncio.to_thread(pool.close)
-        if threads is not None:
-            threads.shutdown(wait=False)
 
     async def _transact(self, work: Callable[[Database], T], *, writes: bool = True) -> T:
         """See SQLStorage."""

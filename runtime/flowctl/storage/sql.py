@@ -70,7 +70,16 @@ class SQLStorage(ABC):
         """See Storage."""
 
         def work(db: Database) -> StoredRun | None:
-            row = (workflow_id, run_id, resource_id, snapshot.status, now, now, *_header(snapshot))
+            row = (
+                workflow_id,
+                run_id,
+                resource_id,
+                snapshot.status,
+                now,
+                now,
+                _base(snapshot),
+                _header(snapshot),
+            )
             db.execute(sql.INSERT_RUN, row)
             return _read_run(db, workflow_id, run_id)
 
@@ -87,7 +96,15 @@ class SQLStorage(ABC):
             holder = (claim.engine, lease.owner if lease else None, lease.until if lease else None)
             row = db.execute(
                 sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected))),
-                (claim.now, *_header(claim.snapshot), *holder, *run, *claim.expected, claim.leg),
+                (
+                    claim.now,
+                    _base(claim.snapshot),
+                    _header(claim.snapshot),
+                    *holder,
+                    *run,
+                    *claim.expected,
+                    claim.leg,
+                ),
             ).fetchone()
             if row is None:
                 return None
@@ -103,20 +120,22 @@ class SQLStorage(ABC):
     async def commit(self, commit: Commit) -> bool:
         """See Storage."""
         run, leg = (commit.workflow_id, commit.run_id), commit.leg
-        header = (commit.snapshot.status, commit.now, _header(commit.snapshot)[1])
+        header = (commit.snapshot.status, commit.now, _header(commit.snapshot))
         records = [
             (*run, key, _dump(write.record.to_json(stack=True)), leg, write.op, _dump_or_none(write.memo))
             for key, write in commit.records.items()
             if write is not None
         ]
-        forgotten = [(*run, len(key), key) for key, write in commit.records.items() if write is None]
+        forgotten = [
+            (leg, leg, *run, len(key), key) for key, write in commit.records.items() if write is None
+        ]
         events = [(*run, f"{leg}:{key}", _dump(event.to_json())) for key, event in commit.events]
 
         def work(db: Database) -> bool:
             if db.execute(sql.UPDATE_RUN, (*header, *run, leg)).rowcount == 0:
                 return False
             if forgotten:
-                db.executemany(sql.DELETE_RECORDS_BELOW, forgotten)
+                db.executemany(sql.FORGET_RECORDS_BELOW, forgotten)
             if records:
                 db.executemany(sql.PUT_RECORD, records)
             if events:
@@ -126,12 +145,12 @@ class SQLStorage(ABC):
         return await self._transact(work)
 
     async def finished_memo(
-        self, workflow_id: str, run_id: str, *, leg: int, op: str
+        self, workflow_id: str, run_id: str, *, leg: int, key: str, op: str
     ) -> Mapping[str, Any] | None:
         """See Storage."""
 
         def work(db: Database) -> Any:
-            row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, leg, op)).fetchone()
+            row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, key, leg, op)).fetchone()
             return orjson.loads(row[0]) if row else None
 
         return await self._transact(work, writes=False)
@@ -157,8 +176,9 @@ class SQLStorage(ABC):
         now, run = given.timestamp or now_ms(), (workflow_id, run_id)
 
         def work(db: Database) -> None:
-            db.execute(sql.INSERT_RUN, (*run, None, given.status, now, now, *_header(given)))
-            db.execute(sql.REPLACE_HEADER, (given.status, now, *_header(given), *run))
+            shown = (_base(given), _header(given))
+            db.execute(sql.INSERT_RUN, (*run, None, given.status, now, now, *shown))
+            db.execute(sql.REPLACE_HEADER, (given.status, now, *shown, *run))
             _replace_records(db, run, given.records, leg=0)
 
         await self._transact(work)
@@ -190,7 +210,7 @@ class SQLStorage(ABC):
             if row is None:
                 return None
             records = db.execute(sql.READ_EARLIER_RECORDS, (row[6], *run)).fetchall()
-            return _run_of(row, [(key, body) for key, body in records if body is not None])
+            return _run_of(row, records)
 
         return await self._transact(work, writes=False)
 
@@ -295,11 +315,12 @@ def _read_run(db: Database, workflow_id: str, run_id: str) -> StoredRun | None:
     return _run_of(row, db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall())
 
 
-def _run_of(row: Sequence[Any], records: Sequence[tuple[str, str]]) -> StoredRun:
+def _run_of(row: Sequence[Any], records: Sequence[tuple[str, str | None]]) -> StoredRun:
     workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header = row
     stored = {**orjson.loads(base or "{}"), **orjson.loads(header)}
     snapshot = Snapshot.from_json({**stored, "runId": run_id, "status": status})
-    snapshot.records = {key: StepResult.from_json(orjson.loads(body)) for key, body in records}
+    known = ((key, orjson.loads(body)) for key, body in records if body is not None)
+    snapshot.records = {key: StepResult.from_json(record) for key, record in known if record is not None}
     return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot, leg)
 
 
@@ -321,10 +342,16 @@ def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
             db.executemany(statement, runs)
 
 
-def _header(snapshot: Snapshot) -> tuple[str, str]:
-    """What stays as it is during a leg, written once, and what each commit writes."""
+def _base(snapshot: Snapshot) -> str:
+    """What stays as it is during a leg."""
     shown = snapshot.header_json(stack=True)
-    return _dump({name: shown.pop(name) for name in _UNCHANGING}), _dump(shown)
+    return _dump({name: shown[name] for name in _UNCHANGING})
+
+
+def _header(snapshot: Snapshot) -> str:
+    """What each commit writes."""
+    shown = snapshot.header_json(stack=True)
+    return _dump({name: value for name, value in shown.items() if name not in _UNCHANGING})
 
 
 def _dump(value: Any) -> str:

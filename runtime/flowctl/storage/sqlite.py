@@ -39,15 +39,21 @@ class SQLiteStorage(SQLStorage):
         self._connection: sqlite3.Connection | None = None
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
+    async def open(self) -> None:
+        """See Storage."""
+        if self._connection is None:
+            await super().open()
+
     async def close(self) -> None:
         """See Storage."""
         with self._lock:
-            connection, self._connection = self._connection, None
             pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)  # what was begun ends
+        with self._lock:
+            connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-        if pool is not None:
-            pool.shutdown(wait=False)
 
     async def _transact(self, work: Callable[[Database], T], *, writes: bool = True) -> T:
         """See SQLStorage: memory at once, a file in the storage's thread."""

@@ -36,7 +36,6 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE runs ADD COLUMN base {json};
     CREATE INDEX runs_ended ON runs (updated_at) WHERE status IN ('success', 'failed', 'canceled');
-    CREATE INDEX records_by_op ON records (workflow_id, run_id, op) WHERE op IS NOT NULL;
     """,
     """
     ALTER TABLE records ADD COLUMN earlier {json};
@@ -102,9 +101,14 @@ READ_EARLIER_RECORDS = """
     WHERE workflow_id = ? AND run_id = ? ORDER BY rowid
 """
 DELETE_RECORDS = "DELETE FROM records WHERE workflow_id = ? AND run_id = ?"
-DELETE_RECORDS_BELOW = "DELETE FROM records WHERE workflow_id = ? AND run_id = ? AND substr(key, 1, ?) = ?"
+FORGET_RECORDS_BELOW = """
+    UPDATE records SET earlier = CASE WHEN leg < ? THEN body ELSE earlier END,
+        body = 'null', leg = ?, op = NULL, memo = NULL
+    WHERE workflow_id = ? AND run_id = ? AND substr(key, 1, ?) = ?
+"""
 FINISHED_MEMO = """
-    SELECT memo FROM records WHERE workflow_id = ? AND run_id = ? AND leg = ? AND op = ? AND memo IS NOT NULL
+    SELECT memo FROM records
+    WHERE workflow_id = ? AND run_id = ? AND key = ? AND leg = ? AND op = ? AND memo IS NOT NULL
 """
 PUT_EVENT = "INSERT INTO events (workflow_id, run_id, key, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 READ_EVENTS = "SELECT seq, body FROM events WHERE workflow_id = ? AND run_id = ? AND seq > ? ORDER BY seq"
