@@ -16,6 +16,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "create": "Make a new project from a template.",
         "list": "Show the project's workflows and functions.",
         "graph": "Show a workflow's step graph as Mermaid or JSON.",
+        "doctor": "Check Python, project, ports, engine and storage; say how to mend what is wrong.",
     },
     "Serve": {
         "dev": "Serve the project here, reload on save, run the Inngest engine beside it.",
