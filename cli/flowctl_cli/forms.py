@@ -114,14 +114,13 @@ def _read(answer: str, schema: Schema) -> Any:
     kinds = _kinds(schema)
     if "string" in kinds or ("enum" in schema and answer in schema["enum"]):
         return answer
+    unfit = ValueError(f"That is no {_kind(schema)}; one is {json.dumps(example(schema))}.")
     try:
         value = json.loads(answer)
     except json.JSONDecodeError:
-        raise ValueError(
-            f"Type {_kind(schema)} in JSON, for example {json.dumps(example(schema))}."
-        ) from None
+        raise unfit from None
     if kinds and _type_of(value) not in kinds and not (_type_of(value) == "integer" and "number" in kinds):
-        raise ValueError(f"{answer} is no {_kind(schema)}.")
+        raise unfit
     return value
 
 

@@ -32,6 +32,7 @@ FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 REDRAW_SECONDS = 0.1
 BAR = 16
 NAME_WIDTH = 28
+COUNT_ROOM = 4
 
 
 class Progress(Protocol):
@@ -104,6 +105,14 @@ class Tree:
         lines = [self._line(step) for step in (steps if ended else _fitting(steps, room))]
         return Group(*lines) if ended else Group(*lines, self._awaited())
 
+    @property
+    def _name_width(self) -> int:
+        """Room for the longest name, within limits; some for a loop's count."""
+        longest = max(
+            (2 * step.depth + len(step.label or step.id) for step in self.view.steps.values()), default=0
+        )
+        return min(longest + COUNT_ROOM, NAME_WIDTH)
+
     def _line(self, step: StepView) -> Text:
         from rich.text import Text  # noqa: PLC0415 - as above
 
@@ -112,7 +121,7 @@ class Tree:
         grey = "dim" if step.status == "pending" else ""
         name = f"{'  ' * step.depth}{_name(step)}"
         line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"  {mark} ", style=colour).append(f"{name:<{NAME_WIDTH}} ", style=grey)
+        line.append(f"  {mark} ", style=colour).append(f"{name:<{self._name_width}} ", style=grey)
         line.append(f"{_time(step):>8}  ", style="dim")
         return line.append(_detail(step, bar=True), style="red" if step.status == "failed" else "dim")
 
@@ -221,8 +230,8 @@ def _duration(milliseconds: float) -> str:
 
 def _detail(step: StepView, *, bar: bool = False) -> str:
     parts: list[str] = []
-    if step.retries:
-        parts.append(f"after {step.retries} {'retry' if step.retries == 1 else 'retries'}")
+    if step.is_retried:
+        parts.append("(retried)")
     if bar and step.total and step.status == "running":
         filled = BAR * step.done // step.total
         parts.append(f"{'━' * filled}{'╌' * (BAR - filled)} {step.done}/{step.total}")

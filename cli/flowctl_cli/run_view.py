@@ -12,7 +12,10 @@ ENDED = frozenset({"success", "failed", "suspended", "canceled", "paused", "skip
 
 @dataclass(slots=True)
 class StepView:
-    """One step: what is known of it. Times are epoch milliseconds."""
+    """One step: what is known of it. Times are epoch milliseconds.
+
+    Every try of a step has a call id of its own: one that ends under another id than it began was retried.
+    """
 
     id: str
     depth: int = 0
@@ -22,7 +25,8 @@ class StepView:
     ended_at: int | None = None
     until: int | None = None
     iteration: int | None = None
-    retries: int = 0
+    call_id: str | None = None
+    is_retried: bool = False
     done: int = 0
     total: int = 0
     shown: Any = None
@@ -81,9 +85,11 @@ class RunView:
         self.status = str(run["status"])
         for id, record in (run.get("steps") or {}).items():
             step = self._step(id)
-            if record["status"] != step.status:
+            if step.status not in ENDED:
                 _began(step, record)
                 _ended(step, record)
+            if self.status in ENDED and step.status in RUNNING:
+                step.status = self.status  # a nested workflow around a suspended step is stored as running
 
     def _take(self, kind: str, payload: Mapping[str, Any]) -> StepView:
         step = self._step(str(payload.get("id") or payload["stepName"]))
@@ -115,6 +121,7 @@ def _began(step: StepView, payload: Mapping[str, Any]) -> None:
     step.status, step.ended_at, step.until = "running", None, None
     step.started_at = payload.get("resumedAt") or payload.get("startedAt")
     step.iteration = _iteration(payload)
+    step.call_id, step.is_retried = payload.get("stepCallId"), False
     step.shown = None
 
 
@@ -123,12 +130,16 @@ def _ended(step: StepView, payload: Mapping[str, Any]) -> None:
     step.started_at = payload.get("resumedAt") or payload.get("startedAt") or step.started_at
     step.ended_at = payload.get("endedAt") or payload.get("suspendedAt")
     step.iteration = _iteration(payload)
-    step.retries = int((payload.get("metadata") or {}).get("retryCount") or 0)
+    step.is_retried = _differ(step.call_id, payload.get("stepCallId"))
     if step.status == "failed":
         error = payload.get("error") or {}
         step.shown = f"{error.get('name', 'Error')}: {error.get('message', '')}"
     else:
         step.shown = _without_meta(payload.get("suspendPayload" if step.status == "suspended" else "output"))
+
+
+def _differ(first: str | None, last: str | None) -> bool:
+    return first is not None and last is not None and first != last
 
 
 def _iteration(payload: Mapping[str, Any]) -> int | None:

@@ -18,19 +18,23 @@ _HEAD = "Traceback (most recent call last)"
 
 
 def without_ours(stack: str) -> str:
-    """A traceback's text without flowctl's frames, nor those of tasks and threads before the user's."""
+    """A traceback's text without flowctl's frames, nor those of tasks and threads before the user's.
+
+    Nothing, when there is no frame of the user's in it.
+    """
     kept: list[str] = []
-    skipping = begun = False
+    skipping = begun = found = False
     for line in stack.splitlines():
         frame = _FRAME.match(line)
         if frame is not None:
             skipping = _is_ours(frame["file"], begun=begun)
             begun = begun or not skipping
+            found = found or begun
         elif not line.startswith("    "):
             skipping, begun = False, begun and _HEAD not in line
         if not skipping:
             kept.append(line)
-    return "\n".join(kept)
+    return "\n".join(kept) if found else ""
 
 
 def _is_ours(file: str, *, begun: bool) -> bool:
@@ -39,10 +43,8 @@ def _is_ours(file: str, *, begun: bool) -> bool:
 
 def say_error(error: Mapping[str, Any]) -> None:
     """An error as data: with the user's traceback where it is known."""
-    if error.get("stack"):
-        say(without_ours(str(error["stack"])).rstrip())
-        return
-    say(style(f"{error.get('name', 'Error')}: {error.get('message', '')}", "red"))
+    stack = without_ours(str(error.get("stack") or "")).rstrip()
+    say(stack or style(f"{error.get('name', 'Error')}: {error.get('message', '')}", "red"))
 
 
 def show_logs() -> None:

@@ -158,7 +158,7 @@ def test_on_a_terminal_input_and_answers_are_asked_for(orders: Path, tmp_path: P
         terminal = Terminal("invoke", "order", "--local", cwd=orders, stdout=stdout.fileno())
         terminal.answer("item (string)", "tea")
         terminal.answer("amount (integer, optional) [1]", "many")
-        terminal.answer("Type integer in JSON", "2")
+        terminal.answer("That is no integer", "2")
         terminal.answer("size (small/large, optional) [small]", "")
         terminal.answer("Resume it now?", "y")
         terminal.answer("approved", "y")
