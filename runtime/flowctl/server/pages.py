@@ -54,7 +54,7 @@ def routes(app: App, table: Sequence[Operation[Any, Any]]) -> Pages:
 
 def described(app: App, table: Sequence[Operation[Any, Any]], request: Request) -> dict[str, Any]:
     """The OpenAPI document as this request should see it: where the app is mounted, how one gets in."""
-    mounted = str(request.scope.get("app_root_path", request.scope.get("root_path", "")))
+    mounted = str(request.scope.get("root_path", "")).removesuffix(openapi.PREFIX)
     schemes = ["bearer"] if app.server.auth is not None else []
     return openapi.document(table, server=mounted, schemes=schemes)
 
