@@ -111,7 +111,7 @@ async def streams(database: Path, count: int) -> None:
             await http.post("/api/workflows/slow/runs/one/cancel")
     each = (with_them - before) / count / 1024
     print(
-        f"{before / 2**20:.0f} MiB before, {with_them / 2**20:.0f} MiB with {count} streams: {each:.0f} KiB each"
+        f"{before / 2**20:.0f} MiB before, {with_them / 2**20:.0f} with {count} streams: {each:.0f} KiB each"
     )
     print(f"idle streams use {cpu:.0f} % of one processor")
 
