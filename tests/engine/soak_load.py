@@ -34,11 +34,12 @@ class Level:
     memory_mb: float
     event_ms: float
     run_ms: float
+    processor_ms: float
 
     def __str__(self) -> str:
         return (
             f"{self.queued:>7} queued: {self.memory_mb:6.1f} MB, an event {self.event_ms:5.1f} ms, "
-            f"an unrelated run {self.run_ms:5.1f} ms (medians)"
+            f"an unrelated run {self.run_ms:5.1f} ms (medians), the engine's processor {self.processor_ms:4.1f} ms"
         )
 
 
@@ -73,16 +74,18 @@ class Load:
 
     async def level(self, queued: int) -> Level:
         """Measure with that many runs queued."""
-        events, runs = [], []
+        assert self.processes.engine is not None
+        engine, events, runs = psutil.Process(self.processes.engine.pid), [], []
+        used = engine.cpu_times()
         for _ in range(SAMPLES):
             began = time.perf_counter()
             [id] = await self.post(self.event("free", 1, pause_ms=0))
             events.append(time.perf_counter() - began)
             await self.ended(id)
             runs.append(time.perf_counter() - began)
-        assert self.processes.engine is not None
-        memory = psutil.Process(self.processes.engine.pid).memory_info().rss / 1e6
-        return Level(queued, memory, median_ms(events), median_ms(runs))
+        memory, now = engine.memory_info().rss / 1e6, engine.cpu_times()
+        processor = (now.user + now.system - used.user - used.system) * 1000 / SAMPLES
+        return Level(queued, memory, median_ms(events), median_ms(runs), processor)
 
     async def ended(self, event_id: str) -> dict[str, Any]:
         async with asyncio.timeout(DEADLINE_S):

@@ -14,7 +14,7 @@ import orjson
 from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
-from flowctl.engine.expressions import holds
+from flowctl.engine.expressions import holds, needed_text
 from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
@@ -257,18 +257,22 @@ class Ledger:
             for rule in function.cancels:
                 if rule.get("event") != event.name:
                     continue
-                for run in self.store.open_runs(function.slug):
+                text = needed_text(rule.get("if"), data)
+                for run in self.store.open_runs(function.slug, text=text) if text is not None else ():
                     if _in_time(rule, run, event.received_at) and holds(
                         rule.get("if"), {"event": run.event, "async": data}
                     ):
                         self._end(run, "Cancelled", {}, event.received_at)
 
     def _fulfill_waits(self, event: Event, data: Mapping[str, Any]) -> None:
-        waits = self.store.db.execute(sql.WAITS_FOR_EVENT, (event.name,)).fetchall()
-        for run_id, step_id, condition in waits:
-            run = self.store.run(run_id)
-            if run is not None and holds(condition, {"event": run.event, "async": data}):
-                self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
+        for (condition,) in self.store.db.execute(sql.WAITED_CONDITIONS, (event.name,)).fetchall():
+            text = needed_text(condition, data)
+            if text is None:
+                continue
+            waits = self.store.db.execute(sql.WAITS_FOR_EVENT, (event.name, condition, text)).fetchall()
+            for run_id, step_id, begun_by in waits:
+                if holds(condition, {"event": orjson.loads(begun_by), "async": data}):
+                    self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
 
     def _start_invoked(self, event: Event) -> str | None:
         """Start the function that an event names, whoever sent it; answers why none will start for it."""
