@@ -39,7 +39,7 @@ class Level:
     def __str__(self) -> str:
         return (
             f"{self.queued:>7} queued: {self.memory_mb:6.1f} MB, an event {self.event_ms:5.1f} ms, "
-            f"an unrelated run {self.run_ms:5.1f} ms (medians), the engine's processor {self.processor_ms:4.1f} ms"
+            f"an unrelated run {self.run_ms:5.1f} ms (medians), processor {self.processor_ms:4.1f} ms"
         )
 
 
