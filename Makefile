@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/node/node_modules/.installed
 
-.PHONY: test soak-crashes soak-kills soak-load node lint types demo lock clean reference
+.PHONY: test soak-crashes soak-long-runs soak-kills soak-load node lint types demo lock clean reference
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,7 @@ soak-crashes: $(STAMP)  ## kill processes at every durable operation: nothing is
 	$(BIN)/python -m tests.crashes local --deaths 4 --sample 300
 	$(BIN)/python -m tests.crashes local --postgres
 	$(BIN)/python -m tests.crashes worker
+	$(BIN)/python -m tests.crashes worker --leg 4
 	$(BIN)/python -m tests.crashes worker --postgres --sample 20
 	$(BIN)/python -m tests.crashes engine
 
@@ -39,6 +40,9 @@ soak-load: $(STAMP)  ## 1,000 runs side by side, then 100,000 queued: the engine
 .PHONY: fuzz
 fuzz: $(STAMP)  ## the long form of the API's fuzzing
 	FLOWCTL_LONG_FUZZ=1 $(BIN)/python -m pytest -q tests/server/test_openapi.py
+
+soak-long-runs: $(STAMP)  ## runs of 10,000 steps on Inngest: each step costs at the end what it did at first
+	$(BIN)/python tests/bench/long_runs.py
 
 demo: $(STAMP)  ## the main job: scaffold, serve, run, stop
 	$(BIN)/python scripts/demo.py

@@ -1,6 +1,7 @@
 """Kill processes at durable operations and see what comes of the run.
 
     python -m tests.crashes local|worker|engine [--dsn DSN | --postgres] [--sample N] [--seed N] [--deaths N]
+        [--leg N]
 
 `local` kills the process of the local engine, `worker` an Inngest function's, `engine` the embedded engine.
 Runs are kept in SQLite, at `--dsn`, or (`--postgres`) on a PostgreSQL server of its own. Without `--sample`
@@ -48,8 +49,8 @@ class Story:
 class Stage:
     """Where stories are played: an engine, a kind of database."""
 
-    def __init__(self, kind: str, folder: Path, dsn: str | None) -> None:
-        self.kind, self.folder, self.dsn = kind, folder, dsn
+    def __init__(self, kind: str, folder: Path, dsn: str | None, leg: int) -> None:
+        self.kind, self.folder, self.dsn, self.leg = kind, folder, dsn, leg
         self.count = 0
         self.port, self.engine_port = free_port(), free_port()
         self.engine: subprocess.Popen[bytes] | None = None
@@ -66,7 +67,12 @@ class Stage:
             return log.lines()
         self._start_engine(home)
         life = partial(
-            inngest_life, where, log, engine=f"http://127.0.0.1:{self.engine_port}", port=self.port
+            inngest_life,
+            where,
+            log,
+            engine=f"http://127.0.0.1:{self.engine_port}",
+            port=self.port,
+            leg=self.leg,
         )
         try:
             if self.kind == "worker":
@@ -194,12 +200,13 @@ def main() -> int:
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deaths", type=int, default=1)
+    parser.add_argument("--leg", type=int, default=500, help="how many steps a leg on Inngest has")
     given = parser.parse_args()
     bad = 0
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="crashes-"))
         dsn = stack.enter_context(postgres_server()) if given.postgres else given.dsn
-        stage = Stage(given.kind, Path(folder), dsn)
+        stage = Stage(given.kind, Path(folder), dsn, given.leg)
         undisturbed = stage.play(Story(()))
         expected = next(line[2] for line in undisturbed if line[:2] == ["ended", "success"])
         writes = int(undisturbed[-1][1])

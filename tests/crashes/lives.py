@@ -25,6 +25,7 @@ from flowctl import (
     create_step,
     create_workflow,
 )
+from flowctl.legs import LegLimits
 from flowctl.testing import _served as served
 
 RUN = "run"
@@ -168,7 +169,7 @@ async def local_life(where: str, log: Log, death: Death | None, *, first: bool) 
 
 
 async def inngest_life(
-    where: str, log: Log, death: Death | None, *, first: bool, engine: str, port: int
+    where: str, log: Log, death: Death | None, *, first: bool, engine: str, port: int, leg: int
 ) -> None:
     """A worker that an Inngest engine calls at a port."""
     import httpx
@@ -180,7 +181,12 @@ async def inngest_life(
     client = inngest.Inngest(
         app_id="crash", is_production=False, api_base_url=engine, event_api_base_url=engine
     )
-    app = App(workflows=[workflow], storage=storage(where, log, death), inngest=client)
+    app = App(
+        workflows=[workflow],
+        storage=storage(where, log, death),
+        inngest=client,
+        leg_limits=LegLimits(steps=leg),
+    )
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))

@@ -31,3 +31,7 @@ def test_a_run_of_the_local_engine_survives_kills_on_postgres(postgres_dsn: str,
 @pytest.mark.parametrize("victim", ["worker", "engine"])
 def test_a_run_on_inngest_survives_kills(victim: str) -> None:
     assert "2 stories" in crash(victim, "--sample", "2")
+
+
+def test_a_long_run_on_inngest_survives_kills_between_its_legs() -> None:
+    assert "4 stories" in crash("worker", "--sample", "4", "--leg", "5")

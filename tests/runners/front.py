@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +75,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def on_engine(**options: Any) -> AsyncIterator[Served]:
+async def on_engine(**options: Any) -> AsyncGenerator[Served]:
     """Serve an app (options as for App) whose client talks to its engine through a front."""
     async with contextlib.AsyncExitStack() as stack:
         engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
@@ -98,7 +98,7 @@ async def on_engine(**options: Any) -> AsyncIterator[Served]:
 
 
 @contextlib.asynccontextmanager
-async def listening(asgi: Any) -> AsyncIterator[str]:
+async def listening(asgi: Any) -> AsyncGenerator[str]:
     """Serve on a free port; its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

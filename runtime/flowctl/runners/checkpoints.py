@@ -92,6 +92,6 @@ class Checkpoints:
             answer = await self.api.call("POST", f"/v1/checkpoint/{call.run_id}/async", body)
         except EngineError:
             return 503
-        if answer.status_code == 409 or (answer.status_code == 400 and "stale dispatch" in answer.text):
-            raise StaleDispatchError(f"Another request executes run {call.run_id!r}: {answer.text}")
-        return answer.status_code
+        if answer.status == 409 or (answer.status == 400 and b"stale dispatch" in answer.body):
+            raise StaleDispatchError(f"Another request executes run {call.run_id!r}: {answer.body.decode()}")
+        return answer.status

@@ -1,6 +1,7 @@
 """Authenticated calls to Inngest's HTTP API: checkpoints, realtime messages, cancellations.
 
-Called by `checkpoints`, `publisher` and `dispatch`.
+Called by `checkpoints`, `publisher` and `dispatch`. Over plain HTTP it uses the engine's own small transport,
+because a step waits for its checkpoint; over TLS httpx, which knows proxies.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin
 from weakref import WeakKeyDictionary
 
 import httpx
 import orjson
 
+from flowctl.engine.transport import Answer, StaleError, Transport
 from flowctl.errors import EngineError
 
 if TYPE_CHECKING:
@@ -29,12 +31,38 @@ _PREFIX = re.compile(r"signkey-\w+-")
 
 
 @dataclass(slots=True)
+class _Connections:
+    """Those of one event loop."""
+
+    plain: Transport = field(default_factory=Transport)
+    tls: httpx.AsyncClient | None = None
+
+    async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """One request and its answer; raises OSError or httpx.HTTPError."""
+        if url.startswith("https:"):
+            self.tls = self.tls or httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
+            answer = await self.tls.request(method, url, headers=headers, content=body)
+            return Answer(answer.status_code, answer.headers, answer.content)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            try:
+                return await self.plain.request(method, url, headers=headers, body=body)
+            except StaleError:  # the engine takes what it is sent twice but once
+                return await self.plain.request(method, url, headers=headers, body=body)
+
+    async def close(self) -> None:
+        """Close them all."""
+        await self.plain.close()
+        if self.tls is not None:
+            await self.tls.aclose()
+
+
+@dataclass(slots=True)
 class EngineApi:
     """The API of the engine that a client talks to; safe to use from several event loops."""
 
     client: inngest.Inngest
-    _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = field(
-        default_factory=WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
+    _connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = field(
+        default_factory=WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections]
     )
     is_open: bool = True
     _has_no_checkpoints_until: float = 0.0
@@ -51,10 +79,10 @@ class EngineApi:
 
     async def call(
         self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None
-    ) -> httpx.Response:
+    ) -> Answer:
         """The answer, whatever its status; raises EngineError when there is none."""
         answer = await self._call(method, path, body, params)
-        if answer.status_code == 401 and self.client.signing_key_fallback and not self._uses_fallback_key:
+        if answer.status == 401 and self.client.signing_key_fallback and not self._uses_fallback_key:
             self._uses_fallback_key = True
             answer = await self._call(method, path, body, params)
         return answer
@@ -62,29 +90,21 @@ class EngineApi:
     async def close(self) -> None:
         """Close the connections of this event loop, and make no others until `is_open` is set again."""
         self.is_open = False
-        http = self._clients.pop(asyncio.get_running_loop(), None)
-        if http is not None:
-            await http.aclose()
+        connections = self._connections.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
 
-    async def _call(
-        self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> httpx.Response:
-        content = None if body is None else orjson.dumps(body)
-        url = urljoin(self.client.api_origin, path)
-        try:
-            return await self._http().request(
-                method, url, content=content, params=params, headers=self._headers()
-            )
-        except httpx.HTTPError as err:
-            raise EngineError(f"Inngest at {self.client.api_origin} could not be reached: {err!r}") from err
-
-    def _http(self) -> httpx.AsyncClient:
+    async def _call(self, method: str, path: str, body: Any, params: Mapping[str, str] | None) -> Answer:
         if not self.is_open:
             raise EngineError("The app has been stopped: it calls the engine no more.")
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
-        return self._clients[loop]
+        loop, query = asyncio.get_running_loop(), f"?{urlencode(params)}" if params else ""
+        url = urljoin(self.client.api_origin, path) + query
+        content = b"" if body is None else orjson.dumps(body)
+        try:
+            connections = self._connections.setdefault(loop, _Connections())
+            return await connections.request(method, url, self._headers(), content)
+        except (OSError, httpx.HTTPError) as err:
+            raise EngineError(f"Inngest at {self.client.api_origin} could not be reached: {err!r}") from err
 
     def _headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}

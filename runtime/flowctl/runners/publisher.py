@@ -11,6 +11,8 @@ from flowctl.events import WorkflowEvent
 from flowctl.runners.engine_api import EngineApi
 
 GRACE_SECONDS = 5.0
+DELAY_SECONDS = 0.02
+"""How long a message may wait, so that sending it does not hold up the steps of a short run."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Publisher:
 
     async def _send(self) -> None:
         params = {"channel": self.channel, "topic": "watch"}
+        await asyncio.sleep(DELAY_SECONDS)
         while self._waiting:
             event = self._waiting.pop(0)
             try:
