@@ -139,15 +139,24 @@ class BoundWorkflow:
     async def _leg(self, ctx: inngest.Context, ops: InngestOps, plan: _Plan) -> Any:
         planned = await plan(ctx, ops)
         if planned.leg is None:
-            ended: dict[str, Any] = {"status": planned.status, "runId": planned.run_id}
+            ended = await self._known_end(planned)
         else:
             ended = await self._execute(ctx, ops, planned.leg, planned.number)
         if ended["status"] in ACTIVE:
             await self._deliver_next(planned.run_id)
-        if ended["status"] == "failed" and planned.leg is not None:
+        if ended["status"] == "failed":
             message = ended.get("error", {}).get("message", "The workflow failed.")
             raise inngest.NonRetriableError(message, quiet=True)
         return ended
+
+    async def _known_end(self, planned: _Planned) -> dict[str, Any]:
+        """What is to be answered for a leg that is over."""
+        ended = {"status": planned.status, "runId": planned.run_id}
+        stored = await self.app.storage.get_run(self.workflow.id, planned.run_id)
+        if stored is None or stored.status not in {"success", "failed"}:
+            return ended
+        error = stored.snapshot.error
+        return ended | ({"error": error.to_json()} if error else {"result": stored.snapshot.result})
 
     def _ops(self, ctx: inngest.Context) -> InngestOps:
         """The durable operations of the request that is being answered."""
@@ -168,7 +177,8 @@ class BoundWorkflow:
         data = ctx.event.data
         if not isinstance(data.get("leg"), int):
             memo = await ops.run("plan", partial(self._plan_manual, ctx), repeatable=True)
-            return _Planned(ctx.run_id, Leg("start", Snapshot.from_json(memo["snapshot"])), memo["leg"])
+            leg = Leg("start", Snapshot.from_json(memo["snapshot"]))
+            return await self._unless_moved_on(_Planned(ctx.run_id, leg, memo["leg"]))
         if "inputData" not in data:
             return await self._later_plan(ctx, ops)
         snapshot = Snapshot(
@@ -178,7 +188,14 @@ class BoundWorkflow:
             state=dict(_mapping(data.get("initialState"))),
             request_context=dict(_mapping(data.get("requestContext"))),
         )
-        return _Planned(snapshot.run_id, Leg.from_json(data, snapshot), 1)
+        return await self._unless_moved_on(_Planned(snapshot.run_id, Leg.from_json(data, snapshot), 1))
+
+    async def _unless_moved_on(self, planned: _Planned) -> _Planned:
+        """No leg when the run has ended or is in a later one: this request repeats one that was lost."""
+        known = await (await self.app.opened()).get_status(self.workflow.id, planned.run_id)
+        status, number = known or ("deleted", 0)
+        is_over = number != planned.number or status not in ACTIVE
+        return _Planned(planned.run_id, None, 0, status) if is_over else planned
 
     async def _later_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
         """From what is stored as it was when the leg began, unless the run has moved on meanwhile."""
