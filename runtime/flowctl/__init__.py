@@ -21,6 +21,7 @@ _NAMES = {
         "TimeTravelError ValidationError WorkflowNotFoundError"
     ),
     "flowctl.events": "WorkflowEvent",
+    "flowctl.mapping": "map_variable",
     "flowctl.request_context": "RequestContext",
     "flowctl.run": "Run",
     "flowctl.server": "serve",

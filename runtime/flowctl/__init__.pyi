@@ -22,6 +22,7 @@ from flowctl.errors import (
     WorkflowNotFoundError,
 )
 from flowctl.events import WorkflowEvent
+from flowctl.mapping import map_variable
 from flowctl.request_context import RequestContext
 from flowctl.run import Run
 from flowctl.server import serve
@@ -69,6 +70,7 @@ __all__ = [
     "create_step",
     "create_workflow",
     "init",
+    "map_variable",
     "serve",
     "step",
 ]

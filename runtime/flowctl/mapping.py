@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowctl import graph
@@ -28,6 +28,22 @@ def step_for(source: Callable[[StepContext[Any]], Any] | Mapping[str, Any], *, i
     if not callable(source):
         raise DefinitionError(f".map takes a function of the context or a mapping, not {source!r}.")
     return Step(id, _async(source), Schemas(output=Schema.of(_return_type(source))), component="MAPPING")
+
+
+def map_variable(
+    *,
+    step: Step[Any, Any] | str | Sequence[Step[Any, Any] | str] | None = None,
+    init_data: Any = None,
+    path: str = ".",
+) -> dict[str, Any]:
+    """A source for `.map`: a value of a step's output (of the first listed that has one) or of the input.
+
+    `path` is dotted; `"."` is the whole. `init_data` is True or the workflow. Raises DefinitionError unless
+    one of the two is given.
+    """
+    if (step is None) == (init_data is None):
+        raise DefinitionError("map_variable takes either step= or init_data=.")
+    return {"path": path} | ({"init_data": init_data} if step is None else {"step": step})
 
 
 def describe(source: Callable[..., Any] | Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def create_step(
         description: one sentence for people.
         metadata: JSON data shown in the graph.
     """
-    _check_id("step", id)
+    check_id("step", id)
     if retries is not None and retries < 0:
         raise DefinitionError(f"Step {id!r}: retries must be 0 or more, not {retries}.")
     if not callable(execute):
@@ -102,7 +102,7 @@ def create_step(
 
 def clone_step(step: Step[In, Out], *, id: str) -> Step[In, Out]:
     """The same step under another id."""
-    _check_id("step", id)
+    check_id("step", id)
     return replace(step, id=id)
 
 
@@ -181,6 +181,11 @@ def _from_function(
     )
 
 
-def _check_id(kind: str, id: str) -> None:
+def check_id(kind: str, id: str) -> None:
+    """Refuse an id that is empty, or that a path of steps could not be told from."""
     if not isinstance(id, str) or not id.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - users without a type checker
         raise DefinitionError(f"A {kind} needs an id, a string that is not empty; got {id!r}.")
+    if any(mark in id for mark in "/[]"):
+        raise DefinitionError(
+            f"The {kind} id {id!r} must not have any of / [ ] in it: they separate the parts of paths."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from typing_extensions import TypeVar
 
 from flowctl.execution.paths import leaf_paths, without_meta
 from flowctl.schema import parse_leniently
-from flowctl.snapshot import RunResult, Snapshot, StoredRun, settled
+from flowctl.snapshot import RunError, RunResult, Snapshot, StoredRun, settled
 from flowctl.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -36,9 +37,28 @@ async def with_nested_rows(storage: Storage, workflow: Workflow[Any, Any], snaps
     return replace(snapshot, records=records)
 
 
+def traced(snapshot: Snapshot) -> Snapshot:
+    """A snapshot whose errors have their traceback wherever they are shown."""
+    raised = [r.error for r in snapshot.records.values() if r.error is not None and r.error.stack is not None]
+    stacks = {_identity(error): error for error in raised}
+
+    def whole(error: RunError | None) -> RunError | None:
+        return error if error is None else stacks.get(_identity(error), error)
+
+    records = {
+        key: record if record.error is None else replace(record, error=whole(record.error))
+        for key, record in snapshot.records.items()
+    }
+    return replace(snapshot, records=records, error=whole(snapshot.error))
+
+
+def _identity(error: RunError) -> str:
+    return json.dumps(error.to_json(), sort_keys=True)
+
+
 def result_of(workflow: Workflow[Any, Out], stored: StoredRun) -> RunResult[Out]:
     """A stored run as the result that callers get."""
-    snapshot = settled(stored.snapshot)
+    snapshot = traced(settled(stored.snapshot))
     suspended = leaf_paths(snapshot.records) if snapshot.status == "suspended" else []
     steps = snapshot.steps
     return RunResult(

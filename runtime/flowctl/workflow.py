@@ -18,7 +18,7 @@ from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
 from flowctl.schema import Schema
 from flowctl.snapshot import StoredRuns, shown
-from flowctl.step import Schemas, Step, clone_step, create_step
+from flowctl.step import Schemas, Step, check_id, clone_step, create_step
 
 if TYPE_CHECKING:
     import inngest
@@ -289,8 +289,7 @@ def create_workflow(
     Flow control options (`concurrency` to `timeouts`) have Inngest's names and types and act on
     Inngest; `retry_config` is `{"attempts": extra tries, "delay": milliseconds}`.
     """
-    if not id:
-        raise DefinitionError("A workflow needs an id, a string that is not empty.")
+    check_id("workflow", id)
     flow_control = {
         "concurrency": concurrency,
         "rate_limit": rate_limit,

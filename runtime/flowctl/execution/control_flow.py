@@ -139,7 +139,8 @@ def _is_settled(walk: Walk, key: str, record: StepResult, iteration: int) -> boo
 
 
 def _settled(walk: Walk, key: str, record: StepResult) -> Outcome:
-    return Outcome(record, bailed=walk.leg.continues and f"{key}^" in walk.positions)
+    bailed = walk.leg.continues and f"{key}^" in walk.positions
+    return Outcome(record, bailed=bailed, settled=not walk.leg.continues)
 
 
 def _iteration(record: StepResult) -> int:

@@ -21,8 +21,9 @@ from flowctl.snapshot import StepResult
 
 
 def stops(outcome: Outcome) -> bool:
-    """Whether no further item begins after this one."""
-    return outcome.bailed or outcome.record.status == "failed"
+    """Whether no further item begins after this one: it ended the foreach, or was suspended just now."""
+    status = outcome.record.status
+    return outcome.bailed or status == "failed" or (status == "suspended" and not outcome.settled)
 
 
 async def foreach_started(walk: Walk, place: Place, node: ForeachNode, now: int) -> Marked:

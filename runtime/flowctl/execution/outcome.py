@@ -16,7 +16,10 @@ _CAUSE_DEPTH = 5
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one try of a step: its record and what it changed beside it."""
+    """The end of one try of a step: its record and what it changed beside it.
+
+    A settled one is what an earlier leg came to, and this leg did not touch.
+    """
 
     record: StepResult
     state: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -27,6 +30,7 @@ class Outcome:
     aborted: bool = False
     retriable: bool = True
     again: bool | None = None
+    settled: bool = False
 
     def to_memo(self) -> dict[str, Any]:
         """JSON data; the payload is left out, the walk knows it."""

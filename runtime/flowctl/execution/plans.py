@@ -5,6 +5,7 @@ Called by `run` (to refuse early) and by the runners (to begin).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -127,7 +128,7 @@ def plan_resume(
     if label is not None:
         return _labeled(snapshot, label, open_paths, item)
     if step is None:
-        return ResumeTarget((_only(open_paths),), item)
+        return _with_item(snapshot, _only(open_paths), item)
     wanted = step if isinstance(step, str) else ".".join(step)
     chosen = [path for path in open_paths if path == wanted or path.startswith(f"{wanted}.")]
     if not chosen:
@@ -135,7 +136,21 @@ def plan_resume(
             f'This workflow step "{wanted}" was not suspended. '
             f"Available suspended steps: [{', '.join(open_paths)}]"
         )
-    return ResumeTarget((_only(chosen),), item)
+    return _with_item(snapshot, _only(chosen), item)
+
+
+def _with_item(snapshot: Snapshot, path: str, item: int | None) -> ResumeTarget:
+    waiting = {
+        int(index)
+        for key, record in snapshot.records.items()
+        if record.status == "suspended" and ".".join(bare_path(key)) == path
+        for index in re.findall(r"\[(\d+)\]", key)
+    }
+    if item is not None and item not in waiting:
+        raise NotSuspendedError(
+            f"Step {path!r} was not suspended for item {item}. Suspended items: {sorted(waiting)}"
+        )
+    return ResumeTarget((path,), item)
 
 
 def same_suspension(target: ResumeTarget, before: Snapshot, now: Snapshot) -> bool:

@@ -6,6 +6,7 @@ Called by `run` and by `app` (which takes over runs whose process died).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import uuid
@@ -63,18 +64,19 @@ class LocalOps:
         stops: Callable[[Any], bool] | None = None,
     ) -> list[Any]:
         """See DurableOps."""
-        waiting = iter(enumerate(thunks))
+        window = min(limit or len(thunks), len(thunks))
+        waiting = iter(range(window, len(thunks)))
         values: list[Any] = [None] * len(thunks)
 
-        async def worker() -> None:
-            for index, thunk in waiting:
-                values[index] = await thunk()
+        async def worker(first: int) -> None:
+            for index in itertools.chain((first,), waiting):
+                values[index] = await thunks[index]()
                 if stops is not None and stops(values[index]):
                     list(waiting)  # nobody begins another
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(limit or len(thunks), len(thunks))):
-                group.create_task(worker())
+            for first in range(window):
+                group.create_task(worker(first))
         return values
 
 
