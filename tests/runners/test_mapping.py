@@ -153,3 +153,10 @@ async def test_what_a_step_gave_is_a_step_of_the_function_run_as_people_look_at_
         assert step["data"]["record"]["output"] == {"value": 5}
         assert "payload" not in step["data"]["record"]
         assert step["timing"]["b"] >= 0
+
+
+async def test_a_nested_workflow_whose_flow_control_does_not_hold_is_told(caplog):
+    inner = create_workflow(id="inner", throttle=inngest.Throttle(limit=1, period=timedelta(minutes=1)))
+    workflow = create_workflow(id="w").then(inner.then(same_step).commit()).commit()
+    async with on_engine(workflows=[workflow]):
+        assert "'inner' has flow control of its own (throttle)" in caplog.text

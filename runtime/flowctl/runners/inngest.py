@@ -93,6 +93,15 @@ class BoundWorkflow:
     def functions(self) -> list[inngest.Function[Any]]:
         """The two functions that run this workflow's legs."""
         options = self.workflow.options
+        for nested in self.workflow.nested:
+            if nested.options.flow_control:
+                self.app.logger.warning(
+                    "Workflow %r has flow control of its own (%s), which holds for runs of its own only: "
+                    "nested in %r it runs as part of that one.",
+                    nested.id,
+                    ", ".join(nested.options.flow_control),
+                    self.workflow.id,
+                )
         cancel = [inngest.Cancel(event=f"cancel.{self.name}", if_exp="event.data.runId == async.data.runId")]
         crons = [inngest.TriggerCron(cron=cron) for cron in options.cron]
         first = self.client.create_function(
