@@ -119,6 +119,7 @@ async def streams(database: Path, count: int) -> None:
 async def opened(http: httpx.AsyncClient) -> httpx.Response:
     request = http.build_request("GET", "/api/workflows/slow/observe?runId=one")
     answer = await http.send(request, stream=True)
+    answer.raise_for_status()
     await anext(answer.aiter_raw())
     return answer
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flowctl import events
+from flowctl import events, telemetry
 from flowctl.events import WorkflowEvent
 from flowctl.execution.callbacks import notify_ended, scope_info
 from flowctl.execution.control_flow import walk_nodes
@@ -40,12 +40,21 @@ async def _finish(walk: Walk, flow: Flow) -> dict[str, Any]:
     info = partial(scope_info, walk, walk.scope, status, result, error)
     await notify_ended(walk.scope.workflow, status, info)
     snapshot = replace(walk.snapshot(status), result=result, error=error)
+    telemetry.leg_ended(walk.name, status, error, began=_beginning(walk), ended=walk.journal.now())
     if not await walk.journal.commit(snapshot, records={}, events=_ending(walk, status, result, error)):
         return {"status": "canceled", "runId": walk.run_id}
     shown: dict[str, Any] = {"status": status, "runId": walk.run_id}
     if status == "success":
         shown["result"] = result
     return shown | ({"error": error.to_json()} if error else {})
+
+
+def _beginning(walk: Walk) -> int:
+    """When the first step of this leg began."""
+    before = walk.leg.snapshot.records
+    own = [record for key, record in walk.records.items() if before.get(key) != record]
+    times = [moment for record in own if (moment := record.resumed_at or record.started_at)]
+    return min(times, default=walk.journal.now())
 
 
 def _status(walk: Walk, flow: Flow) -> RunStatus:

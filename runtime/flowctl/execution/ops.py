@@ -54,6 +54,11 @@ class Journal(Protocol):
         """Whether the runner may repeat an operation that has ended, so that memos have to be kept."""
         ...
 
+    @property
+    def leg(self) -> int:
+        """The number of the leg."""
+        ...
+
     def now(self) -> int:
         """Epoch milliseconds."""
         ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from flowctl import events
+from flowctl import events, telemetry
 from flowctl.context import BailSignal, ContextFacts, StepContext, SuspendSignal
 from flowctl.errors import FlowctlError, ValidationError
 from flowctl.events import WorkflowEvent
@@ -79,7 +79,9 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     first = call.announced and not attempt
     walk.hold({call.key: RecordWrite(begun)}, started if first else ())
     try:
-        outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
+        with telemetry.step_span(walk.name, call.key, attempt) as span:
+            outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
+            span.ended(walk.name.workflow_id, call.key, outcome.record)
     except BaseException:
         walk.held.drop()
         raise

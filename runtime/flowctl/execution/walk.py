@@ -22,6 +22,7 @@ from flowctl.execution.plans import Leg
 from flowctl.request_context import RequestContext
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
 from flowctl.storage.base import RecordWrite
+from flowctl.telemetry import LegName
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -107,6 +108,11 @@ class Walk:
     def run_id(self) -> str:
         """The run's id."""
         return self.leg.snapshot.run_id
+
+    @property
+    def name(self) -> LegName:
+        """What tells this leg from all others."""
+        return LegName(self.scope.workflow.id, self.run_id, self.journal.leg)
 
     def take(self, op: str, key: str, outcome: Outcome) -> None:
         """Merge a finished operation, once."""

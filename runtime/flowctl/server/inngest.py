@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from flowctl import telemetry
 from flowctl.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Endpoint:
         if scope["type"] != "http":
             return
         try:
-            response = await self._respond(Request(scope, receive))
+            request = Request(scope, receive)
+            with telemetry.continued(request.headers):
+                response = await self._respond(request)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
