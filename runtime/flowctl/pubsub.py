@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from flowctl.events import WorkflowEvent
 from flowctl.storage.base import Storage
 
-POLL_SECONDS = 0.2
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 1.0
 
 _Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
@@ -37,17 +37,18 @@ class Feed:
         self, storage: Storage, workflow_id: str, run_id: str, *, after: int = 0
     ) -> AsyncIterator[tuple[int, WorkflowEvent]]:
         """All events of a run after a sequence number, then new ones as they come; without end."""
-        waiter = self._join(workflow_id, run_id)
+        waiter, pause = self._join(workflow_id, run_id), POLL_SECONDS
         try:
             while True:
                 waiter[1].clear()
                 for seq, event in await storage.read_events(workflow_id, run_id, after=after):
-                    after = seq
+                    after, pause = seq, POLL_SECONDS
                     yield seq, event
                 # not wait_for, which on Python 3.11 forgets a cancellation that comes as the event is set
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(POLL_SECONDS):
+                    async with asyncio.timeout(pause):
                         await waiter[1].wait()
+                pause = min(pause * 1.5, LONGEST_POLL_SECONDS)  # a thousand idle followers are cheap
         finally:
             self._leave(workflow_id, run_id, waiter)
 

@@ -24,7 +24,7 @@ import psutil
 
 from flowctl import App, SQLiteStorage, create_step, create_workflow
 
-SECONDS = 8.0
+SECONDS = 5.0
 CLIENTS = 8
 
 
@@ -106,7 +106,7 @@ async def streams(database: Path, count: int) -> None:
             with_them, cpu = process.memory_info().rss, process.cpu_percent()
             await asyncio.sleep(5)
             cpu = process.cpu_percent()
-            for answer in answers:
+            for answer, _ in answers:
                 await answer.aclose()
             await http.post("/api/workflows/slow/runs/one/cancel")
     each = (with_them - before) / count / 1024
@@ -116,12 +116,14 @@ async def streams(database: Path, count: int) -> None:
     print(f"idle streams use {cpu:.0f} % of one processor")
 
 
-async def opened(http: httpx.AsyncClient) -> httpx.Response:
+async def opened(http: httpx.AsyncClient) -> tuple[httpx.Response, AsyncIterator[bytes]]:
+    """A stream that has begun; its iterator has to be kept, or the connection closes."""
     request = http.build_request("GET", "/api/workflows/slow/observe?runId=one")
     answer = await http.send(request, stream=True)
     answer.raise_for_status()
-    await anext(answer.aiter_raw())
-    return answer
+    chunks = answer.aiter_raw()
+    await anext(chunks)
+    return answer, chunks
 
 
 def main() -> None:
