@@ -14,12 +14,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mastra():
-    async with Engine(EngineConfig(port=0)) as engine, httpx.AsyncClient(timeout=60) as http:
-        async with node_program("mastra_app.mjs", {"ENGINE": engine.url}) as program:
-            http.base_url = program.url
-            synced = await http.put("/api/inngest")
-            assert synced.status_code == 200, synced.text
-            yield http
+    async with (
+        Engine(EngineConfig(port=0)) as engine,
+        node_program("mastra_app.mjs", {"ENGINE": engine.url}) as program,
+        httpx.AsyncClient(timeout=60, base_url=program.url) as http,
+    ):
+        synced = await http.put("/api/inngest")
+        assert synced.status_code == 200, synced.text
+        yield http
 
 
 async def test_a_mastra_workflow_loops_suspends_is_watched_and_resumes(mastra):

@@ -1,4 +1,4 @@
-"""CEL expressions over `event` and `async`: the only file that knows the CEL library."""
+"""Expressions over `event` and `async`, compiled once; plain paths and equalities need no CEL program."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def holds(text: str | None, facts: Facts) -> bool:
     if not text:
         return True
     try:
-        return bool(compiled(text)(facts))
+        value = compiled(text)(facts)
     except InvalidExpressionError:
         return False
+    return bool(value) or isinstance(value, list | dict)
 
 
 def needed_text(text: str | None, data: Mapping[str, Any]) -> bytes | None:
@@ -89,21 +90,9 @@ def _lookup(facts: Facts, path: str) -> Any:
 
 
 def _program(text: str) -> Expression:
-    import celpy  # noqa: PLC0415 - slow to import, and most engines never need it
-    from celpy.adapter import json_to_cel  # noqa: PLC0415 - as above
-    from celpy.celparser import CELParseError  # noqa: PLC0415 - as above
-    from celpy.evaluation import CELEvalError  # noqa: PLC0415 - as above
+    from flowctl.engine import cel  # noqa: PLC0415 - slow to import, and most engines never need it
 
-    environment = celpy.Environment()
     try:
-        program = environment.program(environment.compile(text))
-    except (CELParseError, ValueError) as err:
+        return cel.compiled(text)
+    except ValueError as err:
         raise InvalidExpressionError(f"{text!r} is no valid expression: {err}") from err
-
-    def evaluate(facts: Facts) -> Any:
-        try:
-            return program.evaluate({name: json_to_cel(dict(value)) for name, value in facts.items()})
-        except CELEvalError:
-            return False
-
-    return evaluate
