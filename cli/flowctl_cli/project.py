@@ -7,12 +7,13 @@ import os
 import sys
 import tomllib
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowctl.errors import ConfigurationError, FlowctlError
+from flowctl_cli.settings import checked
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 APP_FILES = ("flow", "app", "main")
 FOLDERS = ("workflows", "functions")
+ENV_FILES = (".env.development", ".env.local", ".env")
 _OURS = ("flowctl_cli", "<frozen importlib", "importlib/__init__.py")
 
 
@@ -66,22 +68,30 @@ def find_project(directory: Path | None = None) -> Project:
         file = folder / "pyproject.toml"
         if file.is_file():
             try:
-                return Project(folder, tomllib.loads(file.read_text()).get("tool", {}).get("flowctl", {}))
+                settings = tomllib.loads(file.read_text()).get("tool", {}).get("flowctl", {})
             except tomllib.TOMLDecodeError as err:
                 raise ProjectError(f"{file} is no valid TOML: {err}.") from err
+            return Project(folder, checked(settings, file))
     return Project(start, {})
 
 
-def load_environment(project: Project, extra: Path | None = None) -> None:
-    """Set what `.env` files say and the environment does not; `--env-file` wins over `.env.local`, `.env`."""
+def load_environment(project: Project, extra: Path | None = None) -> list[Path]:
+    """Set what `.env` files say and the environment does not; answers the files that were read.
+
+    The first file that sets a name wins: `--env-file`, `.env.development`, `.env.local`, `.env`.
+    """
     from dotenv import dotenv_values  # noqa: PLC0415 - few commands load an app
 
-    for file in [*([extra] if extra else []), project.root / ".env.local", project.root / ".env"]:
-        if file is extra and not file.is_file():
-            raise ConfigurationError(f"There is no file {str(file)!r}: check --env-file.")
+    given = extra or (project.root / project.settings["env-file"] if "env-file" in project.settings else None)
+    if given is not None and not given.is_file():
+        raise ConfigurationError(f"There is no file {str(given)!r}: check --env-file.")
+    files = [*([given] if given else []), *(project.root / name for name in ENV_FILES)]
+    read = [file for file in files if file.is_file()]
+    for file in read:
         for name, value in dotenv_values(file).items():
             if value is not None:
                 os.environ.setdefault(name, value)
+    return read
 
 
 def load_app(project: Project, given: str | None = None) -> LoadedApp:
@@ -93,24 +103,37 @@ def load_app(project: Project, given: str | None = None) -> LoadedApp:
         return _named(given, "--app")
     if configured := project.settings.get("app"):
         return _named(str(configured), "[tool.flowctl] in pyproject.toml")
-    tried: list[str] = []
-    for name in _candidates(project.root):
-        tried.append(name)
-        module = _imported(name)
-        found = _app_in(module)
-        if found is not None:
-            return LoadedApp(found[1], f"{name}:{found[0]}", f"{name.replace('.', '/')}.py")
-    return _assembled(project, tried)
+    for name in _root_modules(project.root):
+        if found := _app_of(project, name):
+            return found
+    packaged = [found for name in _package_modules(project.root) if (found := _app_of(project, name))]
+    if len(packaged) > 1:
+        names = ", ".join(found.name for found in packaged)
+        raise ProjectError(
+            f"{project.root} has several apps ({names}): choose one with --app {packaged[0].name}, "
+            "or set app in [tool.flowctl]."
+        )
+    return packaged[0] if packaged else _assembled(project)
 
 
-def _candidates(root: Path) -> Iterator[str]:
-    for name in APP_FILES:
-        if (root / f"{name}.py").is_file():
-            yield name
-    for base in (root, root / "src"):
-        for file in sorted(base.glob("*/app.py")):
-            if (file.parent / "__init__.py").is_file():
-                yield f"{file.parent.name}.app"
+def _root_modules(root: Path) -> list[str]:
+    return [name for name in APP_FILES if (root / f"{name}.py").is_file()]
+
+
+def _package_modules(root: Path) -> list[str]:
+    files = [file for base in (root, root / "src") for file in sorted(base.glob("*/app.py"))]
+    return [f"{file.parent.name}.app" for file in files if (file.parent / "__init__.py").is_file()]
+
+
+def _app_of(project: Project, name: str) -> LoadedApp | None:
+    """The app that a module defines, and the file in which it was found."""
+    module = _imported(name)
+    found = _app_in(module)
+    if found is None:
+        return None
+    file = Path(module.__file__ or name)
+    shown = file.relative_to(project.root) if file.is_relative_to(project.root) else file
+    return LoadedApp(found[1], f"{name}:{found[0]}", str(shown))
 
 
 def _named(name: str, where: str) -> LoadedApp:
@@ -125,7 +148,7 @@ def _named(name: str, where: str) -> LoadedApp:
     return LoadedApp(value, f"{module_name}:{attribute or 'app'}", where)
 
 
-def _assembled(project: Project, tried: list[str]) -> LoadedApp:
+def _assembled(project: Project) -> LoadedApp:
     """An app of all workflows and functions in modules under `workflows/` and `functions/`."""
     import inngest  # noqa: PLC0415 - as in _named
 
@@ -141,15 +164,30 @@ def _assembled(project: Project, tried: list[str]) -> LoadedApp:
             )
             found |= {id(v): v for v in vars(module).values() if isinstance(v, Workflow | inngest.Function)}
     if not found:
-        listed = ", ".join(f"{name.replace('.', '/')}.py" for name in tried) or "flow.py, app.py, main.py"
-        raise ProjectError(
-            f"No flowctl app in {project.root}. Tried {listed} and the folders workflows/ and functions/.\n"
-            "Define `app = App(workflows=[…])` in app.py, or name it: --app module:attribute."
-        )
+        raise ProjectError(_nothing_found(project))
     workflows = [value for value in found.values() if isinstance(value, Workflow)]
     functions = [value for value in found.values() if isinstance(value, inngest.Function)]
     shown = " and ".join(sorted({f"{folder.relative_to(project.root)}/" for folder in folders}))
     return LoadedApp(App(workflows=workflows, functions=functions), "(assembled)", shown)
+
+
+def _nothing_found(project: Project) -> str:
+    tried = [*_root_modules(project.root), *_package_modules(project.root)]
+    listed = ", ".join(f"{name.replace('.', '/')}.py" for name in tried) or "flow.py, app.py, main.py"
+    text = f"No flowctl app in {project.root}. Tried {listed} and the folders workflows/ and functions/.\n"
+    if below := _projects_below(project.root):
+        return f"{text}There are projects in {', '.join(below)}: choose one with --dir {below[0]}."
+    return f"{text}Define `app = App(workflows=[…])` in app.py, or name it: --app module:attribute."
+
+
+def _projects_below(root: Path) -> list[str]:
+    """Folders of a repository that have settings of flowctl."""
+    files = [*root.glob("*/pyproject.toml"), *root.glob("*/*/pyproject.toml")]
+    return sorted(
+        str(file.parent.relative_to(root))
+        for file in files
+        if "[tool.flowctl]" in file.read_text(errors="replace")
+    )
 
 
 def _folders(root: Path, name: str) -> list[Path]:

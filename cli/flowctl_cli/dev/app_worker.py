@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowctl.run import take_over
-from flowctl_cli.dev import logs
+from flowctl_cli.dev import debugger, logs
 from flowctl_cli.dev.channel import Job
 from flowctl_cli.dev.server import TICK_SECONDS, Server
 from flowctl_cli.dev.shell import Shell
@@ -35,8 +35,9 @@ async def serve(job: Job) -> None:
     os.environ |= spec["environment"]
     os.chdir(spec["root"])
     logs.configure(spec["log_level"])
-    loaded = _load(spec)
-    channel.send(loaded=_facts(loaded))
+    debugs = spec["debug_port"] is not None and debugger.listen(spec["debug_port"])
+    loaded, environment = _load(spec)
+    channel.send(loaded=_facts(loaded) | {"environment": environment})
     shell = Shell(loaded.app.asgi)
     server = Server(shell)
     if not await server.start_app():
@@ -44,7 +45,12 @@ async def serve(job: Job) -> None:
     await server.listen(_with_tls(listeners, spec["tls"]))
     server.adopt_from(handed_over)
     channel.send(ready=True)
+    debugging = None
+    if spec["debug_port"] is not None and not debugs:
+        debugging = asyncio.create_task(debugger.listen_soon(spec["debug_port"]))
     await _obey(job, server, shell, hand_over_to, loaded.app)
+    if debugging is not None:
+        debugging.cancel()
     await server.stop_app()
 
 
@@ -58,6 +64,8 @@ async def _obey(job: Job, server: Server, shell: Shell, heir: socket.socket, app
             case "take-over":
                 await take_over(app)
             case "finish":
+                if job.spec["debug_port"] is not None:
+                    debugger.give_back()
                 server.stop_accepting(heir if command["successor"] else None)
                 shell.end_streams()
                 app.drain()
@@ -78,10 +86,11 @@ async def _drain(server: Server, seconds: float) -> None:
         await asyncio.sleep(TICK_SECONDS)
 
 
-def _load(spec: Any) -> LoadedApp:
+def _load(spec: Any) -> tuple[LoadedApp, list[str]]:
+    """The app, and the files that its environment came from."""
     project = find_project(Path(spec["root"]))
-    load_environment(project, Path(spec["env_file"]) if spec["env_file"] else None)
-    return load_app(project, spec["app"])
+    files = load_environment(project, Path(spec["env_file"]) if spec["env_file"] else None)
+    return load_app(project, spec["app"]), [file.name for file in files]
 
 
 def _with_tls(

@@ -21,8 +21,16 @@ STEPS_OF_A_PULL = ("Pulling from", "Pull complete", "Status")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
-def announce(facts: Mapping[str, Any], sockets: Sockets, engine: DevEngine, seconds: float) -> None:
-    """The first lines."""
+def announce(
+    facts: Mapping[str, Any],
+    sockets: Sockets,
+    engine: DevEngine,
+    *,
+    authority: Path | None,
+    debug_port: int | None,
+    seconds: float,
+) -> None:
+    """The first lines: what is served, where it was found, and where it is reached."""
     say(f"{style('flowctl dev', 'bold')}  app {facts.get('app')} (from {facts.get('source')})")
     for kind in ("workflows", "functions"):
         if facts.get(kind):
@@ -33,6 +41,12 @@ def announce(facts: Mapping[str, Any], sockets: Sockets, engine: DevEngine, seco
     else:
         state = "" if engine.up.is_set() else ", starting"
         say(f"  {'engine':<10} {engine.url} ({engine.choice.why}{state})")
+    if facts.get("environment"):
+        say(f"  {'settings':<10} {', '.join(facts['environment'])}")
+    if authority is not None:
+        say(f"  {'https':<10} signed by {authority}: have your browser trust that once")
+    if debug_port is not None:
+        say(f"  {'debugger':<10} attach to 127.0.0.1:{debug_port}")
     say(style(f"  ready in {seconds:.2f} s; Ctrl-C stops", "dim"))
 
 

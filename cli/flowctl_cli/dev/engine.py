@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowctl.errors import EngineError
-from flowctl_cli.dev.sockets import LOOPBACK, Sockets, listen, url_of
+from flowctl_cli.dev.sockets import LOOPBACK, Sockets, listen
 from flowctl_cli.dev.workers import Pool, Worker, WorkerFailedError
 from flowctl_cli.engines.choice import Choice, Machine, choose
 from flowctl_cli.engines.health import call, until_healthy
@@ -57,9 +57,11 @@ class DevEngine:
     ) -> DevEngine:
         """Choose it, so that its URL is known; raises EngineError: it is not there, or its port is taken."""
         choice = choose(asked, machine)
-        listener = listen(LOOPBACK, port, "--engine-port") if choice.kind != "url" else None
-        url = choice.url or (url_of(listener) if listener else "")
-        port = int(listener.getsockname()[1]) if listener else 0
+        # A container that a dead dev server left may hold the port; Docker tells whether others do.
+        is_dockers = choice.kind == "docker" and port != 0
+        listener = None if choice.url or is_dockers else listen(LOOPBACK, port, "--engine-port")
+        port = int(listener.getsockname()[1]) if listener else port
+        url = choice.url or f"http://{LOOPBACK}:{port}"
         if choice.kind != "embedded" and listener is not None:
             listener.close()  # it was free: the engine binds it itself
             listener = None

@@ -7,7 +7,6 @@ import sys
 
 from flowctl_cli.console import style
 
-LEVELS = ("debug", "info", "warning", "error")
 # Clients that log each of their requests: of interest only to who debugs them.
 CHATTY = ("httpx", "httpcore", "asyncio", "websockets", "watchfiles", "uvicorn")
 COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}

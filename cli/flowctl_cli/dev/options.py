@@ -8,6 +8,8 @@ from pathlib import Path
 from flowctl_cli.dev.engine import DEFAULT_IMAGE
 from flowctl_cli.project import Project
 
+LEVELS = ("debug", "info", "warning", "error")
+
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
@@ -22,7 +24,8 @@ class DevOptions:
     reload: bool = True
     open: bool = False
     https: bool = False
-    debug_port: int | None = None
+    debug: bool = False
+    debug_port: int = 5678
     log_level: str = "info"
     app: str | None = None
     env_file: Path | None = None

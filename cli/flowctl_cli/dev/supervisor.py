@@ -21,11 +21,13 @@ from flowctl_cli.dev.engine import DevEngine
 from flowctl_cli.dev.options import DevOptions
 from flowctl_cli.dev.report import ErrorReport, status_of
 from flowctl_cli.dev.sockets import Sockets
+from flowctl_cli.dev.tls import Certificate, certificate_for
 from flowctl_cli.dev.watch import Filter, changes, is_data
 from flowctl_cli.dev.workers import Pool, Worker, WorkerFailedError
 from flowctl_cli.dev_lock import DevLock
 from flowctl_cli.engines.choice import Machine
 from flowctl_cli.engines.detect import look_around
+from flowctl_cli.project import find_project
 
 STOP_SECONDS = 10.0
 DRAIN_SECONDS = 600.0
@@ -40,8 +42,8 @@ class AppFailedError(FlowctlError):
     """The app did not load; exits with the code of what is wrong."""
 
     def __init__(self, report: ErrorReport) -> None:
-        self.report = report
         super().__init__(report.to_text())
+        setattr(self, "exit_code", report.exit_code)  # noqa: B010 - of this error, where it is a class's else
 
 
 class Supervisor:
@@ -52,6 +54,7 @@ class Supervisor:
     ) -> None:
         self.options, self.lock, self.sockets, self.engine, self.pool = options, lock, sockets, engine, pool
         self.began = time.monotonic()
+        self.certificate: Certificate | None = None
         self.worker: Worker | None = None
         self.failure: ErrorReport | None = None
         self.stopping, self.impatient = asyncio.Event(), asyncio.Event()
@@ -115,7 +118,26 @@ class Supervisor:
         """Collect changes from the start, so that none is missed while the first worker starts."""
         extra = [self.options.env_file.resolve()] if self.options.env_file else []
         async for changed in changes(Filter(self.options.project.root, extra), self.stopping):
+            self._say_what_needs_a_restart(changed)
             self._saved.put_nowait(changed)
+
+    def _say_what_needs_a_restart(self, changed: list[Path]) -> None:
+        project = self.options.project
+        if project.root / "pyproject.toml" not in changed:
+            return
+        with contextlib.suppress(FlowctlError):  # the worker reads it too, and says what is wrong
+            now = find_project(project.root).settings
+            keys = [
+                key
+                for key in now.keys() | project.settings.keys()
+                if now.get(key) != project.settings.get(key)
+            ]
+            if fixed := sorted(set(keys) - {"app"}):
+                say(
+                    style(
+                        f"{', '.join(fixed)} in pyproject.toml: takes effect when you start again.", "yellow"
+                    )
+                )
 
     async def _load(self, changed: list[Path]) -> None:
         """Load the app as it is on disk now; a save meanwhile begins again."""
@@ -194,7 +216,14 @@ class Supervisor:
 
     def _announce(self) -> None:
         self._is_announced = True
-        banner.announce(self._facts, self.sockets, self.engine, time.monotonic() - self.began)
+        banner.announce(
+            self._facts,
+            self.sockets,
+            self.engine,
+            authority=self.certificate.authority if self.certificate else None,
+            debug_port=self.options.debug_port if self.options.debug else None,
+            seconds=time.monotonic() - self.began,
+        )
         if self.options.open:
             banner.open_browser(self.sockets.url)
 
@@ -291,7 +320,12 @@ class Supervisor:
             "app": options.app,
             "env_file": str(options.env_file.resolve()) if options.env_file else None,
             "log_level": options.log_level,
-            "tls": None,
+            "tls": self.certificate
+            and {
+                "certificate": str(self.certificate.certificate),
+                "key": str(self.certificate.key),
+            },
+            "debug_port": options.debug_port if options.debug else None,
             "environment": {
                 "INNGEST_DEV": self.engine.url,
                 "FLOWCTL_ENV": "development",
@@ -355,7 +389,10 @@ async def serve_dev(options: DevOptions) -> int:
                 pool=pool,
                 hears=banner.EngineLog().hear,
             )
-            return await Supervisor(options, lock, sockets, engine, pool).run()
+            supervisor = Supervisor(options, lock, sockets, engine, pool)
+            if options.https:
+                supervisor.certificate = certificate_for(options.host, options.project.state)
+            return await supervisor.run()
     finally:
         pool.close()
         lock.release()

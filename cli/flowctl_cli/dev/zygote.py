@@ -27,7 +27,7 @@ from flowctl_cli.dev.channel import Channel, Job
 
 MESSAGE_BYTES = 1 << 20
 MOST_SOCKETS = 8
-ORPHAN_SECONDS = 3.0
+ORPHAN_SECONDS = 10.0
 PRELOADED = (
     "inngest",
     "uvicorn",

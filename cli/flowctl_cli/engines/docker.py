@@ -61,17 +61,20 @@ async def serve(job: Job) -> None:
     wanted = Wanted(container_name(spec["root"]), spec["image"], spec["root"], spec["app_url"], spec["port"])
     engine = ContainerEngine(wanted, job.channel.send)
     told_to_end = asyncio.create_task(job.channel.until_told_to_end())
+    starting = asyncio.create_task(_start(engine, spec, job))
     try:
-        await _first(told_to_end, asyncio.create_task(_start(engine, spec, job)))
+        await _first(told_to_end, starting)
         if not told_to_end.done():
             await _first(told_to_end, asyncio.create_task(engine.until_stopped()))
     finally:
+        engine.ending.set()
+        await asyncio.wait({starting})  # what it has begun is there to be removed then
         await asyncio.to_thread(engine.remove)
 
 
 async def _start(engine: ContainerEngine, spec: Mapping[str, Any], job: Job) -> None:
     await asyncio.to_thread(engine.start, spec["docker"])
-    if not await until_healthy(spec["url"], within=HEALTH_SECONDS, gives_up=engine.stopped.is_set):
+    if not await until_healthy(spec["url"], within=HEALTH_SECONDS, gives_up=engine.is_over):
         how = "stopped" if engine.stopped.is_set() else f"does not answer at {spec['url']}"
         raise EngineError(f"The container {engine.wanted.name} ({spec['image']}) {how}; its log is above.")
     job.channel.send(loaded={"kind": "docker"})
@@ -91,6 +94,7 @@ class ContainerEngine:
     wanted: Wanted
     tell: Callable[..., None]
     stopped: threading.Event = field(default_factory=threading.Event)
+    ending: threading.Event = field(default_factory=threading.Event)
     _client: Any = None
     _container: Container | None = None
 
@@ -112,6 +116,10 @@ class ContainerEngine:
             await asyncio.sleep(0.1)
         raise EngineError(f"The container {self.wanted.name} stopped; its log is above.")
 
+    def is_over(self) -> bool:
+        """Whether there is no use in waiting for it."""
+        return self.stopped.is_set() or self.ending.is_set()
+
     def remove(self) -> None:
         """Leave nothing behind."""
         if self._container is not None:
@@ -128,6 +136,8 @@ class ContainerEngine:
         try:
             self._client.api.timeout = PULL_SECONDS
             for event in self._client.api.pull(repository, tag=tag, stream=True, decode=True):
+                if self.ending.is_set():
+                    raise EngineError("The pull was given up.")
                 if "error" in event:
                     raise EngineError(_pull_failed(self.wanted.image, event["error"]))
                 self.tell(pull=_progress(event))
