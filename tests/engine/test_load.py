@@ -1,7 +1,9 @@
-"""The short forms of `make soak-kills` and `make soak-load`."""
+"""The short forms of `make soak-kills` and `make soak-load`, and a queue for an app that is not there."""
 
 from __future__ import annotations
 
+import inngest
+from engine_world import until
 from soak_kills import soak
 from soak_load import load
 
@@ -28,3 +30,18 @@ async def test_runs_queued_behind_a_limit_do_not_hold_up_others():
             f"{made.engine_url}/v1/events/{events.json()['data'][0]['internal_id']}/runs"
         )
         assert runs.json()["data"][0]["ended_at"] is None
+
+
+async def test_runs_of_an_app_that_was_out_of_reach_all_go_on_once_it_is_there(world):
+    @world.function("late")
+    async def late(ctx: inngest.Context) -> str:
+        return "there"
+
+    async def was_tried():
+        return world.engine._executor._unreachable
+
+    await world.register_at(world.listener.getsockname()[1])
+    ids = [await world.send("t/late") for _ in range(60)]
+    await until(was_tried, "a call of the app")
+    await world.start()
+    assert {(await world.ended(id))["output"] for id in ids} == {"there"}

@@ -42,6 +42,8 @@ CONCURRENCY = 1_000
 """Requests in flight at once."""
 BATCH = 100
 """Jobs taken in one go, between which the HTTP interface has its turn."""
+PACED_BATCH, PACE_SECONDS, UNREACHABLE_FOR_MS = 25, 0.05, 3_000
+"""What is taken while an app is out of reach, so that a long queue for it leaves time for everything else."""
 UNKNOWN_FUNCTION_RETRY_MS = 1_000
 INTERNAL_ERROR_RETRY_MS = 1_500
 
@@ -59,8 +61,8 @@ class Executor:
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _drains: bool = False
-    _unreachable: dict[str, int] = field(default_factory=dict[str, int])
-    """How often in a row each app's URL could not be reached."""
+    _unreachable: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    """How often in a row each app's URL could not be reached, and when it was tried last."""
 
     def __post_init__(self) -> None:
         self.gates = Gates(self.ledger.store)
@@ -69,6 +71,8 @@ class Executor:
         """Work until cancelled."""
         while not self._drains:
             self.woken.clear()
+            if self._is_paced(now_ms()):
+                await asyncio.sleep(PACE_SECONDS)
             wait = self._work(now_ms())
             try:
                 async with asyncio.timeout(wait):
@@ -79,7 +83,7 @@ class Executor:
     def _work(self, now: int) -> float | None:
         """Take what is due; answers the seconds until more is, None when that is not known."""
         due = self.ledger.store.next_due()
-        room = min(BATCH, CONCURRENCY - len(self._calls))
+        room = min(PACED_BATCH if self._is_paced(now) else BATCH, CONCURRENCY - len(self._calls))
         if due is not None and due <= now and room > 0:
             self._take(now, room)
             self.gates.unpark(now=now, idle=False)
@@ -109,6 +113,10 @@ class Executor:
         self.hurry()
         await asyncio.gather(*self._calls, return_exceptions=True)
         await self.transport.close()
+
+    def _is_paced(self, now: int) -> bool:
+        """Whether an app was out of reach just now: its runs would come back as fast as they are taken."""
+        return any(now - at < UNREACHABLE_FOR_MS for _, at in self._unreachable.values())
 
     def _take(self, now: int, room: int) -> None:
         for job in self.ledger.store.take_due(now, room):
@@ -193,8 +201,8 @@ class Executor:
     def _lost(self, function: Function, call: Call, error: OSError) -> Effect:
         match error:
             case NotReachedError():
-                times = self._unreachable.get(function.url, 0)
-                self._unreachable[function.url] = times + 1
+                times, _ = self._unreachable.get(function.url, (0, 0))
+                self._unreachable[function.url] = times + 1, call.now
                 return unreached(call, times)
             case StaleError():
                 return Retry(call.now, call.attempt)
