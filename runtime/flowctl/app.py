@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 STOP_GRACE_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
+TAKE_OVER_SECONDS = 5.0
 
 
 class App:
@@ -135,6 +136,7 @@ class App:
 
         await self.storage.open()
         await take_over(self)
+        self._chores.append(asyncio.create_task(self._take_over_later()))
         if self.inngest is not None:
             self._chores.append(self.inngest_runner.start())
         if self.retention is not None:
@@ -160,6 +162,17 @@ class App:
         if self._inngest_runner is not None:
             await self._inngest_runner.stop(grace=STOP_GRACE_SECONDS)
         await self.storage.close()
+
+    async def _take_over_later(self) -> None:
+        """Take over runs whose lease lapses while this app is up: of a process on another host that died."""
+        from flowctl.run import take_over  # noqa: PLC0415 - as above
+
+        while any(self.engine_for(workflow) == "local" for workflow in self.workflows.values()):
+            await asyncio.sleep(TAKE_OVER_SECONDS)
+            try:
+                await take_over(self)
+            except StorageError as err:
+                self.logger.warning("Could not look for runs whose process is gone: %s", err)
 
     async def _forget_old_runs(self, retention: timedelta) -> None:
         while True:

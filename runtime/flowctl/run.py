@@ -185,7 +185,7 @@ class Run(Generic[Out]):
         snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
         leg = plan_restart(snapshot)
         records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
-        return await self._launch(leg, expected=ACTIVE, records=records)
+        return await self._launch(leg, expected=ACTIVE, records=records, newest=stored.leg)
 
     async def time_travel(
         self,
@@ -356,10 +356,11 @@ class Run(Generic[Out]):
         *,
         expected: frozenset[RunStatus],
         records: Mapping[str, StepResult] | None = None,
+        newest: int | None = None,
     ) -> Awaitable[Any]:
         """Claim a leg and hand it to its engine; the answer can be awaited for the leg's end.
 
-        `records` replace those that are stored.
+        `records` replace those that are stored; leg number `newest`, when given, must be the last so far.
         """
         engine = self.app.engine_for(self.workflow)
         claim = Claim(
@@ -371,6 +372,7 @@ class Run(Generic[Out]):
             engine=engine,
             lease=self.app.local_runner.lease() if engine == "local" else None,
             records=records,
+            leg=newest,
             dispatch=dispatch_body(leg, self.resource_id) if engine == "inngest" else None,
         )
         seen = 0 if expected is _NEVER_STARTED or engine == "local" else await self._last_event()
@@ -445,7 +447,7 @@ async def take_over(app: App, workflow_id: str | None = None) -> None:
             continue
         run: Run[Any] = Run(workflow, app, pointer.run_id, stored.resource_id)
         try:
-            await run._launch(plan_restart(stored.snapshot), expected=ACTIVE)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
+            await run._launch(plan_restart(stored.snapshot), expected=ACTIVE, newest=pointer.leg)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
         except AlreadyClaimedError:
             continue
 

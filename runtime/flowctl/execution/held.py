@@ -24,7 +24,7 @@ class Held:
     records: dict[str, RecordWrite | None] = field(default_factory=dict[str, RecordWrite | None])
     events: list[tuple[str, WorkflowEvent]] = field(default_factory=list[tuple[str, WorkflowEvent]])
     _timer: asyncio.TimerHandle | None = None
-    _flushing: asyncio.Task[None] | None = None
+    _flushing: asyncio.Future[None] | None = None
 
     def add(
         self, records: Mapping[str, RecordWrite], events: Events, flush: Callable[[], Awaitable[None]]
@@ -35,13 +35,10 @@ class Held:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(HOLD_SECONDS, self._due, flush)
 
-    async def joined(
+    def joined(
         self, records: Mapping[str, RecordWrite | None], events: Events
     ) -> tuple[Mapping[str, RecordWrite | None], Events]:
-        """What is held and then these, to be committed at once; waits for a flush under way."""
-        flushing = self._flushing
-        if flushing is not None and flushing is not asyncio.current_task():
-            await asyncio.shield(flushing)
+        """What is held, and then these, to be committed at once."""
         if not self.records and not self.events:
             return records, events
         together = {**self.records, **records}, [*self.events, *events]
@@ -55,10 +52,4 @@ class Held:
     def _due(self, flush: Callable[[], Awaitable[None]]) -> None:
         self._timer = None
         if self.records or self.events:
-            self._flushing = asyncio.ensure_future(self._flush(flush))
-
-    async def _flush(self, flush: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await flush()
-        finally:
-            self._flushing = None
+            self._flushing = asyncio.ensure_future(flush())

@@ -5,6 +5,7 @@ Everything here is pure and may be replayed; `take` is the only way a finished o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,7 @@ class Walk:
     items_done: Counter[str] = field(default_factory=Counter[str])
     progress: int = 0
     aborted: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     held: Held = field(default_factory=Held)
     ended: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     canceled: bool = False
@@ -199,9 +201,14 @@ class Walk:
         records: Mapping[str, RecordWrite | None] | None = None,
         events: Sequence[tuple[str, WorkflowEvent]] = (),
     ) -> None:
-        """Store an operation's changes, and what is held; notices a cancellation."""
-        records, events = await self.held.joined(records or {}, events)
-        if not await self.journal.commit(self.snapshot(status), records=records, events=events):
+        """Store an operation's changes, and what is held; notices a cancellation.
+
+        Commits of branches take turns: what a later one knows must not be overwritten by an earlier one.
+        """
+        async with self.turn:
+            records, events = self.held.joined(records or {}, events)
+            stored = await self.journal.commit(self.snapshot(status), records=records, events=events)
+        if not stored:
             self.canceled = True
             self.env.abort_signal.set()
 

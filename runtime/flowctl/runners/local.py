@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowctl.clock import Clock, now_ms
 from flowctl.context import AbortSignal, EngineInfo
+from flowctl.errors import StorageError
 from flowctl.execution.executor import execute_leg
 from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 LEASE_MS = 15_000
 HEARTBEAT_SECONDS = 4.0
+_OWN: set[str] = set()  # the owners that this process has made
 
 
 @dataclass(slots=True)
@@ -116,7 +119,12 @@ class LocalRunner:
     app: App
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}")
     _legs: dict[tuple[str, str], LocalLeg] = field(default_factory=dict[tuple[str, str], LocalLeg])
-    _heart: asyncio.Task[None] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _heart: threading.Thread | None = None
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        _OWN.add(self.owner)
 
     def lease(self) -> Lease:
         """A lease of this runner that begins now."""
@@ -136,10 +144,12 @@ class LocalRunner:
         walk = Walk.of(workflow, leg, LocalOps(clock, signal), journal, env)
         task = asyncio.create_task(execute_leg(walk), name=f"flowctl:{workflow.id}:{run_id}")
         running = LocalLeg(task, signal, asyncio.Event())
-        self._legs[workflow.id, run_id] = running
+        with self._lock:
+            self._legs[workflow.id, run_id] = running
+            if self._heart is None:
+                self._stopped.clear()
+                self._start_heart()
         task.add_done_callback(lambda _: self._forget((workflow.id, run_id), running))
-        if self._heart is None or self._heart.done():
-            self._heart = asyncio.create_task(self._beat(), name="flowctl:leases")
         return running
 
     def _forget(self, run: tuple[str, str], leg: LocalLeg) -> None:
@@ -157,16 +167,33 @@ class LocalRunner:
         tasks = [leg.task for leg in self._legs.values() if leg.task.get_loop() is own]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        for task in [*tasks, *([self._heart] if self._heart else [])]:
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._stopped.set()
+        if (heart := self._heart) is not None:
+            await asyncio.to_thread(heart.join)
         await self.app.storage.renew_leases(self.owner, until=0)
 
-    async def _beat(self) -> None:
-        while self._legs:
-            await self.app.storage.renew_leases(self.owner, until=now_ms() + LEASE_MS)
-            await self._notice_canceled()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+    def _beat(self) -> None:
+        """Renew leases in a thread of its own: whatever holds up an event loop, its runs are not lost."""
+        while not self._stopped.wait(HEARTBEAT_SECONDS) and self._legs:
+            try:
+                asyncio.run(self._renew())
+            except StorageError as err:
+                self.app.logger.warning("Leases of running workflows could not be renewed: %s", err)
+        with self._lock:
+            self._heart = None
+            if self._legs and not self._stopped.is_set():  # one was launched while this was ending
+                self._start_heart()
+
+    def _start_heart(self) -> None:
+        self._heart = threading.Thread(target=self._beat, name="flowctl-leases", daemon=True)
+        self._heart.start()
+
+    async def _renew(self) -> None:
+        await self.app.storage.renew_leases(self.owner, until=now_ms() + LEASE_MS)
+        await self._notice_canceled()
 
     async def _notice_canceled(self) -> None:
         """Stop legs whose run another process has canceled."""
@@ -181,7 +208,11 @@ def is_lost(lease_owner: str | None) -> bool:
     if lease_owner is None:
         return True
     host, pid, _ = lease_owner.split(":", 2)
-    return host == socket.gethostname() and int(pid) != os.getpid() and not _is_alive(int(pid))
+    if host != socket.gethostname():
+        return False
+    if int(pid) == os.getpid():  # in a container that was restarted, another process had the same number
+        return lease_owner not in _OWN
+    return not _is_alive(int(pid))
 
 
 def _is_alive(pid: int) -> bool:

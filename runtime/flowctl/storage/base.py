@@ -79,11 +79,12 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class RunPointer:
-    """Names a run."""
+    """Names a run: who holds its lease, and which leg that is for."""
 
     workflow_id: str
     run_id: str
     lease_owner: str | None = None
+    leg: int = 0
 
 
 class Storage(Protocol):

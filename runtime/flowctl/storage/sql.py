@@ -303,7 +303,10 @@ class SQLStorage(ABC):
 
         def work(db: Database) -> list[RunPointer]:
             rows = db.execute(sql.ACTIVE_LOCAL_RUNS).fetchall()
-            return [RunPointer(w, r, owner if (until or 0) > now else None) for w, r, owner, until in rows]
+            return [
+                RunPointer(w, r, owner if (until or 0) > now else None, leg)
+                for w, r, owner, until, leg in rows
+            ]
 
         return await self._transact(work, writes=False)
 

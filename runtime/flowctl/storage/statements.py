@@ -122,7 +122,7 @@ DELETE_DISPATCH = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ? AND l
 DELETE_DISPATCHES = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ?"
 RENEW_LEASES = "UPDATE runs SET lease_until = ? WHERE lease_owner = ? AND status IN ('running', 'waiting')"
 ACTIVE_LOCAL_RUNS = """
-    SELECT workflow_id, run_id, lease_owner, lease_until FROM runs
+    SELECT workflow_id, run_id, lease_owner, lease_until, leg FROM runs
     WHERE status IN ('running', 'waiting') AND engine = 'local'
 """
 

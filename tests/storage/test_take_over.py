@@ -1,0 +1,90 @@
+"""Runs of the local engine whose process is gone are taken over, each by one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from typing import Any
+
+from flowctl import App, create_workflow, step
+from flowctl.clock import now_ms
+from flowctl.run import take_over
+from flowctl.runners import local
+from flowctl.storage.base import Lease
+from tests.storage.databases import Database, claim, create, snapshot
+
+calls: list[int] = []
+
+
+@step
+async def work(data: int) -> int:
+    calls.append(data)
+    await asyncio.sleep(0.01)
+    return data + 1
+
+
+def app_on(database: Database) -> tuple[App, Any]:
+    calls.clear()
+    workflow = create_workflow(id="w").then(work)
+    return App(workflows=[workflow], storage=database.storage(), engine="local"), workflow
+
+
+async def left_behind(database: Database, lease: Lease) -> None:
+    """A run that another process had begun."""
+    storage = database.storage()
+    await create(storage, input=1)
+    await claim(storage, lease=lease, snapshot=snapshot(input=1))
+
+
+async def ended(workflow: Any) -> Any:
+    async with asyncio.timeout(30):
+        while (run := await workflow.get_workflow_run_by_id("r")).status == "running":  # noqa: ASYNC110 - storage tells by asking
+            await asyncio.sleep(0.01)
+    return run
+
+
+async def test_an_app_that_is_up_takes_over_when_a_lease_lapses(shared: Database, monkeypatch) -> None:
+    monkeypatch.setattr("flowctl.app.TAKE_OVER_SECONDS", 0.02)
+    await left_behind(shared, Lease("another-host:1:x", now_ms() + 400))
+    app, workflow = app_on(shared)
+    await app.start()
+    assert calls == []
+    assert (await ended(workflow)).status == "success"
+    await app.stop()
+
+
+async def test_of_several_that_take_over_at_once_one_does(shared: Database) -> None:
+    await left_behind(shared, Lease("another-host:1:x", 1))
+    apps = [app_on(shared) for _ in range(4)]
+    await asyncio.gather(*(take_over(app) for app, _ in apps))
+    assert (await ended(apps[0][1])).leg == 2
+    assert len(calls) == 1
+    for app, _ in apps:
+        await app.stop()
+
+
+def test_a_process_with_the_same_number_as_this_one_was_another() -> None:
+    mine = App(engine="local").local_runner.owner
+    assert not local.is_lost(mine)
+    assert local.is_lost(f"{socket.gethostname()}:{os.getpid()}:another")
+    assert not local.is_lost(f"another-host:{os.getpid()}:another")
+
+
+async def test_a_held_up_event_loop_keeps_its_leases(shared: Database, monkeypatch) -> None:
+    monkeypatch.setattr(local, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(local, "LEASE_MS", 400)
+    held: list[Any] = []
+
+    @step
+    async def blocking() -> None:
+        await asyncio.sleep(0.1)
+        time.sleep(1)  # noqa: ASYNC251 - what users should not do
+        held.extend(await storage.active_local_runs(now_ms()))
+
+    workflow, storage = create_workflow(id="w").then(blocking), shared.storage()
+    app = App(workflows=[workflow], storage=storage, engine="local")
+    await (await workflow.create_run()).start()
+    assert [pointer.lease_owner for pointer in held] == [app.local_runner.owner]
+    await app.stop()
