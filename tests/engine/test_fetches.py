@@ -20,16 +20,16 @@ def ai(format: str, **opts) -> dict:
 @pytest.mark.parametrize(
     ("format", "url", "header"),
     [
-        ("openai-chat", "http://llm/v1", {"authorization": "Bearer k"}),
-        ("anthropic", "http://llm/v1", {"x-api-key": "k"}),
-        ("bedrock", "http://llm/v1", {"authorization": "k"}),
+        ("openai-chat", "http://llm/v1", {"Authorization": "Bearer k"}),
+        ("anthropic", "http://llm/v1", {"X-Api-Key": "k"}),
+        ("bedrock", "http://llm/v1", {"Authorization": "k"}),
         ("gemini", "http://llm/v1?key=k", {}),
     ],
 )
 def test_an_inference_bears_its_key_as_the_provider_wants_it(format, url, header):
     request = request_of(ai(format, headers={"X-Mine": "1"}))
     assert (request.method, request.url) == ("POST", url)
-    assert request.headers == {"content-type": "application/json", "x-mine": "1"} | header
+    assert request.headers == {"Content-Type": "application/json", "X-Mine": "1"} | header
     assert json.loads(request.body) == {"q": 1}
 
 

@@ -61,14 +61,14 @@ def _inference(opts: Mapping[str, Any]) -> Outgoing:
         case "gemini":
             url += ("&" if "?" in url else "?") + urlencode({"key": key})
         case "bedrock":
-            auth = {"authorization": key}
+            auth = {"Authorization": key}
         case "anthropic":
-            auth = {"x-api-key": key}
+            auth = {"X-Api-Key": key}
         case _:
-            auth = {"authorization": f"Bearer {key}"}
-    headers = {"content-type": "application/json", **auth, **given}
+            auth = {"Authorization": f"Bearer {key}"}
+    headers = {"Content-Type": "application/json", **auth, **given}
     return Outgoing("POST", url, headers, orjson.dumps(opts.get("body")))
 
 
 def _headers(opts: Mapping[str, Any]) -> dict[str, str]:
-    return {str(name).lower(): str(value) for name, value in (opts.get("headers") or {}).items()}
+    return {str(name).title(): str(value) for name, value in (opts.get("headers") or {}).items()}
