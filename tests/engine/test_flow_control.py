@@ -18,6 +18,7 @@ from flowctl.engine.flow_control import (
     rank,
     throttled,
 )
+from flowctl.engine.starts import check
 
 moments = st.lists(st.integers(0, 100_000), min_size=1, max_size=60).map(sorted)
 HOUR = 3_600_000
@@ -32,6 +33,7 @@ def test_a_rate_limit_never_admits_more_than_its_limit_from_a_windows_first_star
         if after is None:
             assert window is not None
             assert now < window.began + period
+            assert window.count == limit
             continue
         window = after
         starts[window.began] += 1
@@ -49,8 +51,7 @@ def test_throttled_starts_keep_order_and_exceed_the_rate_by_no_more_than_the_bur
         starts.append(start)
     assert starts == sorted(starts)
     for start in starts:
-        within = [other for other in starts if start <= other < start + period - len(starts)]
-        assert len(within) <= limit + burst
+        assert sum(start <= other < start + period for other in starts) <= limit + burst
 
 
 def test_throttle_lets_a_burst_pass_at_once_and_spaces_what_follows():
@@ -70,9 +71,9 @@ def test_a_debounce_waits_a_period_but_never_past_its_timeout(since, later, peri
         assert due <= max(now, since + timeout)
 
 
-def test_priority_moves_a_run_by_ten_minutes_at_most():
+def test_priority_moves_a_run_by_twelve_hours_at_most():
     assert rank(HOUR, 120) == HOUR - 120_000
-    assert rank(HOUR, -9999) == HOUR + 600_000
+    assert rank(HOUR, -99_999) == HOUR + 12 * HOUR
     assert rank(HOUR, "high") == HOUR
 
 
@@ -121,3 +122,43 @@ def test_cron_schedules_follow_their_time_zone():
 def test_a_schedule_that_is_none_is_refused_by_name(text):
     with pytest.raises(InvalidCronError, match=text.split()[0].removeprefix("TZ=").replace("*", r"\*")):
         next_time(text, after=0)
+
+
+def minimal(**config):
+    return {"id": "f", "triggers": [{"event": "e"}], **config}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"triggers": [{"event": f"e{i}"} for i in range(11)]}, "11 triggers; 10 is the most"),
+        ({"cancel": [{"event": f"e{i}"} for i in range(6)]}, "6 events that cancel it; 5 is the most"),
+        ({"concurrency": [1, 2, 3]}, "3 concurrency limits; 2 is the most"),
+        ({"debounce": {"period": "999ms"}}, "debounce period is '999ms'; choose one from '1s' to '7d'"),
+        ({"debounce": {"period": "169h"}}, "debounce period is '169h'"),
+        ({"rateLimit": {"limit": 1, "period": "25h"}}, "rate limit's period is '25h'"),
+        ({"batchEvents": {"maxSize": 1, "timeout": "5s"}}, "choose a maxSize of 2 or more"),
+        ({"batchEvents": {"maxSize": 2, "timeout": "10ms"}}, "batch timeout is '10ms'; choose '1s' or more"),
+        (
+            {"batchEvents": {"maxSize": 2}, "debounce": {"period": "1s"}, "cancel": [{"event": "e"}]},
+            "batchEvents together with cancel, debounce",
+        ),
+    ],
+)
+def test_a_registration_that_the_real_service_would_refuse_names_what_to_change(config, words):
+    with pytest.raises(ValueError, match=words):
+        check(minimal(**config))
+
+
+def test_a_registration_may_go_to_its_limits():
+    check(
+        minimal(
+            triggers=[{"event": f"e{i}"} for i in range(10)],
+            cancel=[{"event": f"e{i}"} for i in range(5)],
+            concurrency=[1, {"limit": 2, "key": "event.data.k"}],
+            debounce={"period": "7d"},
+            rateLimit={"limit": 1, "period": "24h"},
+        )
+    )
+    check(minimal(debounce={"period": "1s"}))
+    check(minimal(batchEvents={"maxSize": 2, "timeout": "1s", "key": "event.data.k"}, concurrency=1))

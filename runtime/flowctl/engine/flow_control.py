@@ -12,7 +12,7 @@ from typing import Any, Literal
 from flowctl.engine.protocol import duration_ms
 
 DAY_MS = 24 * 3_600_000
-PRIORITY_BOUND_MS = 600_000
+PRIORITY_BOUND_MS = 12 * 3_600_000
 BATCH_TIMEOUT_MS = 60_000
 _SCOPES = ("fn", "env", "account")
 
@@ -131,10 +131,10 @@ def debounced_until(rule: Debounce, *, since: int, now: int) -> int:
 
 
 def rank(now: int, priority: object) -> int:
-    """The place in the queue: a time, moved by the priority's seconds, ten minutes at most."""
+    """The place in the queue: a time, moved by the priority's seconds, twelve hours at most."""
     if isinstance(priority, bool) or not isinstance(priority, int | float):
         return now
-    return now - max(-PRIORITY_BOUND_MS, min(PRIORITY_BOUND_MS, round(priority * 1000)))
+    return now - round(max(-PRIORITY_BOUND_MS, min(PRIORITY_BOUND_MS, priority * 1000)))
 
 
 def full_gate(gates: Sequence[tuple[str, int]], held: Mapping[str, int]) -> str | None:

@@ -1,12 +1,19 @@
-"""How large a run may grow, as the real service limits it. Pure."""
+"""How large a run may grow and what a registration may ask for, as the real service limits it. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from flowctl.engine.flow_control import DAY_MS, Batch, FlowControl
 
 MAX_STEPS = 1_000
 MAX_STEP_BYTES = 4 * 2**20
 MAX_STATE_BYTES = 32 * 2**20
+MAX_TRIGGERS, MAX_CANCELS, MAX_CONCURRENCY = 10, 5, 2
+MIN_DEBOUNCE_MS, MAX_DEBOUNCE_MS = 1_000, 7 * DAY_MS
+MIN_BATCH_SIZE, MIN_BATCH_TIMEOUT_MS = 2, 1_000
+NOT_BATCHED = ("cancel", "debounce", "singleton", "priority")
 
 
 def overflow(*, steps: int, size: int) -> dict[str, Any] | None:
@@ -24,6 +31,35 @@ def step_overflow(name: str) -> dict[str, Any]:
     """The error of a run with a step whose output is larger than `MAX_STEP_BYTES`."""
     message = f"The output of step {name!r} exceeds the limit of {MAX_STEP_BYTES} bytes."
     return _error("InngestErrStepOutputTooLarge", "step output size is greater than the limit", message)
+
+
+def check_registration(raw: Mapping[str, Any], rules: FlowControl) -> None:
+    """Raise ValueError for a function that the real service would refuse: too many rules, or out of range."""
+    _check_count(len(raw.get("triggers") or ()), MAX_TRIGGERS, "triggers")
+    _check_count(len(raw.get("cancel") or ()), MAX_CANCELS, "events that cancel it")
+    _check_count(len(rules.concurrency), MAX_CONCURRENCY, "concurrency limits")
+    if rules.debounce and not MIN_DEBOUNCE_MS <= rules.debounce.period <= MAX_DEBOUNCE_MS:
+        period = raw["debounce"]["period"]
+        raise ValueError(f"its debounce period is {period!r}; choose one from '1s' to '7d'")
+    if rules.rate_limit and rules.rate_limit.period > DAY_MS:
+        period = raw["rateLimit"]["period"]
+        raise ValueError(f"its rate limit's period is {period!r}; choose one of '24h' at most")
+    if rules.batch:
+        _check_batch(raw, rules.batch)
+
+
+def _check_count(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise ValueError(f"it has {count} {what}; {limit} is the most")
+
+
+def _check_batch(raw: Mapping[str, Any], batch: Batch) -> None:
+    if batch.size < MIN_BATCH_SIZE:
+        raise ValueError(f"its batches hold {batch.size} event; choose a maxSize of {MIN_BATCH_SIZE} or more")
+    if batch.timeout < MIN_BATCH_TIMEOUT_MS:
+        raise ValueError(f"its batch timeout is {raw['batchEvents']['timeout']!r}; choose '1s' or more")
+    if others := [name for name in NOT_BATCHED if raw.get(name)]:
+        raise ValueError(f"it has batchEvents together with {', '.join(others)}; choose one of them")
 
 
 def _error(name: str, error: str, message: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from flowctl.engine import flow_statements as sql
 from flowctl.engine.cron import next_time
 from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
 from flowctl.engine.flow_control import DAY_MS, FlowControl, Window
+from flowctl.engine.limits import check_registration
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
@@ -37,14 +38,18 @@ class Starts:
     )
 
     def offer(self, function: Function, event: Event) -> str | None:
-        """Start a function for an event: now, later, or together with others; answers why not at all."""
+        """Start a function for an event: now, later, or together with others; answers why not at all.
+
+        What goes into a batch is not counted by the rate limit, nor by idempotency.
+        """
         rules, data, now = self._rules_of(function), event.to_json(), event.received_at
+        if rules.batch is not None and holds(rules.batch.condition, {"event": data}):
+            self._collect(function, rules.batch, event, now)
+            return None
         if (refusal := self._refusal(function, rules, data, now)) is not None:
             return refusal
         if rules.debounce is not None:
             self._debounce(function, rules.debounce, event, now)
-        elif rules.batch is not None and holds(rules.batch.condition, {"event": data}):
-            self._collect(function, rules.batch, event, now)
         elif self.begin(function, [data], event.internal_id, now) is None:
             return "it is a singleton and runs already"
         return None
@@ -177,8 +182,8 @@ class Starts:
 
 
 def check(registration: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError for rules or schedules that are malformed."""
-    FlowControl.of(registration)
+    """Raise ValueError, KeyError or TypeError for rules or schedules that are malformed or exceed limits."""
+    check_registration(registration, FlowControl.of(registration))
     for trigger in registration.get("triggers") or ():
         if trigger.get("cron"):
             next_time(str(trigger["cron"]), after=0)

@@ -1,0 +1,189 @@
+"""What flow control promises, whatever events come and whenever they come."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated_starts import Simulation
+
+from flowctl.engine.flow_control import DAY_MS, PRIORITY_BOUND_MS, rank
+from flowctl.engine.gates import Gates
+from flowctl.engine.store import Job
+
+few = settings(max_examples=40, deadline=None)
+moment = st.integers(1, 48).map(lambda quarter: quarter * 250)
+moments = st.lists(moment, min_size=1, max_size=25).map(sorted)
+keyed_moments = st.lists(st.tuples(moment, st.sampled_from("ab")), max_size=25).map(sorted)
+hours = st.integers(0, 12).map(lambda count: count * 6 * 3_600_000)
+BY_KEY = {"key": "event.data.k"}
+END = 100_000
+
+
+@few
+@given(times=moments, timeout=st.none() | st.integers(1, 6))
+def test_a_debounce_starts_with_the_last_event_after_a_quiet_period_or_at_its_timeout(times, timeout):
+    more = {} if timeout is None else {"timeout": f"{timeout}s"}
+    simulation = Simulation(debounce={"period": "2s", **more})
+    for i, at in enumerate(times):
+        simulation.send(at, i=i)
+    simulation.pass_to(END)
+    left = list(enumerate(times))
+    for at, events in simulation.starts:
+        taken, left = [e for e in left if e[1] < at], [e for e in left if e[1] >= at]
+        (_, first), (last_i, last) = taken[0], taken[-1]
+        assert events == [last_i]
+        assert at == min(last + 2000, END if timeout is None else first + timeout * 1000)
+    assert left == []
+
+
+@few
+@given(times=keyed_moments, size=st.integers(2, 5))
+def test_each_event_is_in_one_batch_of_its_key_in_order_and_starts_when_full_or_at_the_timeout(times, size):
+    simulation = Simulation(batchEvents={"maxSize": size, "timeout": "3s", **BY_KEY})
+    for i, (at, k) in enumerate(times):
+        simulation.send(at, i=i, k=k)
+    simulation.pass_to(END)
+    for key in "ab":
+        batches = [start for start in simulation.starts if times[start.events[0]][1] == key]
+        assert [i for _, events in batches for i in events] == [
+            i for i, (_, k) in enumerate(times) if k == key
+        ]
+        for at, events in batches:
+            first, last = times[events[0]][0], times[events[-1]][0]
+            assert at == (last if len(events) == size else first + 3000)
+            assert len(events) <= size
+
+
+def test_a_rate_limit_counts_only_events_that_stay_out_of_the_batch():
+    rules = {"rateLimit": {"limit": 1, "period": "1h"}}
+    simulation = Simulation(batchEvents={"maxSize": 2, "timeout": "3s", "if": "event.data.i < 4"}, **rules)
+    for i in range(6):
+        simulation.send(1, i=i)
+    simulation.pass_to(END)
+    assert [events for _, events in simulation.starts] == [[0, 1], [2, 3], [4]]
+
+
+@few
+@given(times=moments, limit=st.integers(1, 4), burst=st.integers(1, 3))
+def test_a_throttle_starts_all_in_order_and_no_more_than_limit_and_burst_in_a_period(times, limit, burst):
+    simulation = Simulation(throttle={"limit": limit, "period": "2s", "burst": burst})
+    for i, at in enumerate(times):
+        simulation.send(at, i=i)
+    simulation.pass_to(END)
+    starts = [at for at, _ in simulation.starts]
+    assert [events for _, events in simulation.starts] == [[i] for i in range(len(times))]
+    for at in starts:
+        assert sum(at <= other < at + 2000 for other in starts) <= limit + burst
+
+
+@few
+@given(times=keyed_moments, limit=st.integers(1, 4))
+def test_a_rate_limit_refuses_exactly_what_comes_when_a_keys_window_is_full(times, limit):
+    simulation = Simulation(rateLimit={"limit": limit, "period": "4s", **BY_KEY})
+    windows: dict[str, list[int]] = {}
+    for i, (at, k) in enumerate(times):
+        window = windows.get(k, [])
+        if not window or at >= window[0] + 4000:
+            window = []
+        runs = simulation.send(at, i=i, k=k)
+        assert len(runs) == (len(window) < limit)
+        windows[k] = window + [at] * len(runs)
+
+
+@few
+@given(st.lists(st.tuples(hours, st.sampled_from("ab")), max_size=12).map(sorted))
+def test_an_idempotency_key_starts_the_first_run_and_no_other_within_a_day(times):
+    simulation = Simulation(idempotency="event.data.k")
+    started: dict[str, int] = {}
+    for at, k in times:
+        is_new = k not in started or at >= started[k] + DAY_MS
+        assert len(simulation.send(at, i=0, k=k)) == is_new
+        if is_new:
+            started[k] = at
+
+
+@few
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from("ab")), max_size=20),
+    st.sampled_from(["skip", "cancel"]),
+)
+def test_a_singleton_has_one_open_run_a_key_the_oldest_or_the_newest(events, mode):
+    simulation = Simulation(singleton={"mode": mode, **BY_KEY})
+    expected, began = {}, []
+    for at, (ends, k) in enumerate(events):
+        if ends and k in expected:
+            simulation.finish(expected.pop(k), now=at)
+        runs = simulation.send(at, i=at, k=k)
+        began += runs
+        if mode == "cancel" or k not in expected:
+            (expected[k],) = runs
+        is_open = {run.run_id for run in began if simulation.is_open(run)}
+        assert is_open == {run.run_id for run in expected.values()}
+
+
+@few
+@given(
+    sent=st.lists(st.tuples(st.integers(0, 50), st.integers(-50_000, 50_000)), max_size=20).map(sorted),
+    room=st.integers(1, 5),
+)
+def test_runs_are_taken_by_time_and_priority_and_as_they_came_when_those_are_equal(sent, room):
+    simulation, now = Simulation(priority={"run": "event.data.p"}), 2 * PRIORITY_BOUND_MS
+    for i, (at, p) in enumerate(sent):
+        simulation.take_in(now + at, i=i, p=p)
+    places = [i for _, i in sorted((rank(now + at, p), i) for i, (at, p) in enumerate(sent))]
+    assert simulation.take_all(now + 50, room) == places
+
+
+@given(st.integers(0, 10**13), st.integers() | st.floats(allow_nan=False))
+def test_a_priority_moves_a_run_to_its_side_within_its_bounds(now, priority):
+    place = rank(now, priority)
+    assert abs(place - now) <= PRIORITY_BOUND_MS
+    assert (now - place) * priority >= 0
+    assert rank(now, priority) >= rank(now, priority + 1)
+
+
+@few
+@given(
+    keys=st.lists(st.sampled_from("ab"), max_size=12),
+    limits=st.tuples(st.integers(1, 4), st.integers(1, 3)),
+    turns=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), max_size=12),
+)
+def test_concurrency_never_lets_in_more_than_its_limits_and_lets_all_pass(keys, limits, turns):
+    total, per_key = limits
+    simulation = Simulation(concurrency=[total, {"limit": per_key, **BY_KEY}])
+    for i, k in enumerate(keys):
+        simulation.take_in(1, i=i, k=k)
+    crowd = Crowd(simulation)
+    for now, (room, leaving, idle) in enumerate([*turns, *[(100, 100, True)] * len(keys)], start=2):
+        crowd.leave(leaving)
+        crowd.enter(room, now=now, idle=idle)
+        inside = Counter(keys[i] for i in crowd.inside)
+        assert inside.total() <= total
+        assert max(inside.values(), default=0) <= per_key
+    assert sorted(crowd.seen) == list(range(len(keys)))
+
+
+class Crowd:
+    """Jobs that come to a function's gates, and go."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation, self.gates = simulation, Gates(simulation.store)
+        self.inside: dict[int, Job] = {}
+        self.seen: list[int] = []
+
+    def leave(self, count: int) -> None:
+        for i in list(self.inside)[:count]:
+            job = self.inside.pop(i)
+            self.gates.leave(job)
+            self.simulation.ledger.drop(job)
+
+    def enter(self, room: int, *, now: int, idle: bool) -> None:
+        store = self.simulation.store
+        self.gates.unpark(now=now, idle=idle)
+        for job in store.take_due(now, room):
+            if self.gates.enter(job):
+                (i,) = self.simulation.events_of(job)
+                self.inside[i] = job
+                self.seen.append(i)
