@@ -41,6 +41,7 @@ def test_graph_draws_the_steps(project: Path) -> None:
         (["list", "--app", "nope:app"], 3, "no module 'nope'"),
         (["invke"], 2, "Did you mean 'invoke'?"),
         (["list", "--nope"], 2, "No such option: --nope"),
+        (["engine", "--port", "0", "--signing-key", "signkey-test-zz"], 2, "must be hexadecimal"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_the_way_out(

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flowctl.engine.server import Engine, EngineConfig, PortInUseError
+from flowctl.engine.signing import InvalidKeyError
 from flowctl.engine.store import DatabaseError
 
-PORT_IN_USE = 4
+USAGE = 2
 UNUSABLE_DATABASE = 3
+PORT_IN_USE = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _told(f"{err} Stop the other program, or choose another port with --port.", PORT_IN_USE)
     except DatabaseError as err:
         return _told(str(err), UNUSABLE_DATABASE)
+    except InvalidKeyError as err:
+        return _told(str(err), USAGE)
     return 0
 
 
