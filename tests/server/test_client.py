@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from flowctl import App, SQLiteStorage, create_step, create_workflow
 from flowctl.client import Client, ServerUnreachableError, SyncClient
 from flowctl.errors import NotFoundError, NotSuspendedError, ValidationError
-from tests.server.conftest import Counter, make_app
+from tests.server.conftest import Counter, increment, make_app
 
 
 @pytest.fixture
@@ -44,6 +45,20 @@ async def test_a_stream_gives_events_and_observing_gives_them_again(client) -> N
         "workflow-start", "workflow-step-start", "workflow-step-result", "workflow-finish",
     ]  # fmt: skip
     assert [event async for event in client.observe("counter", events[0].run_id)] == events
+
+
+async def test_a_run_goes_on_step_by_step(serve_app) -> None:
+    walk = create_workflow(id="walk", input_schema=Counter, output_schema=Counter)
+    for id in ("first", "second", "third"):
+        walk.then(create_step(id=id, input_schema=Counter, output_schema=Counter, execute=increment))
+    async with Client(await serve_app(App(workflows=[walk], storage=SQLiteStorage(":memory:")))) as client:
+        begun = await client.start("walk", {"value": 1}, per_step=True)
+        gone_on = await client.resume("walk", begun.run_id, per_step=True)
+        ended = await client.resume("walk", begun.run_id)
+    assert [(run.status, list(run.steps)) for run in (begun, gone_on)] == [
+        ("paused", ["first"]), ("paused", ["first", "second"]),
+    ]  # fmt: skip
+    assert ended.result == {"value": 4}
 
 
 async def test_a_suspended_run_goes_on_and_travels_back(client) -> None:

@@ -210,6 +210,7 @@ class Client:
         label: str | None = None,
         for_each_index: int | None = None,
         request_context: Data | None = None,
+        per_step: bool = False,
     ) -> RunResult[Any]:
         """Go on with a suspended step and answer where the run stands then."""
         body = models.ResumeRun(
@@ -218,6 +219,7 @@ class Client:
             resume_data=to_json(resume_data),
             request_context=request_context,
             for_each_index=for_each_index,
+            per_step=per_step,
         )
         return await self._waited(workflow_id, "resume-async", body, run_id)
 
@@ -231,6 +233,7 @@ class Client:
         label: str | None = None,
         for_each_index: int | None = None,
         request_context: Data | None = None,
+        per_step: bool = False,
     ) -> None:
         """As `resume`, but does not wait."""
         body = models.ResumeRun(
@@ -239,6 +242,7 @@ class Client:
             resume_data=to_json(resume_data),
             request_context=request_context,
             for_each_index=for_each_index,
+            per_step=per_step,
         )
         await self.call("POST", _path(workflow_id, "resume"), _json(body), runId=run_id)
 
@@ -252,6 +256,7 @@ class Client:
         label: str | None = None,
         for_each_index: int | None = None,
         request_context: Data | None = None,
+        per_step: bool = False,
     ) -> AsyncIterator[WorkflowEvent]:
         """As `resume`, as this leg's events."""
         body = models.ResumeRun(
@@ -260,6 +265,7 @@ class Client:
             resume_data=to_json(resume_data),
             request_context=request_context,
             for_each_index=for_each_index,
+            per_step=per_step,
         )
         async for event in self._events(workflow_id, "resume-stream", body, run_id):
             yield event

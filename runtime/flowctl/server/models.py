@@ -129,6 +129,7 @@ class ResumeRun(Body):
     resume_data: Json = None
     request_context: Mapping[str, Any] | None = None
     for_each_index: int | None = Field(default=None, ge=0)
+    per_step: bool = Field(default=False, description="Stop after one step.")
 
 
 class TimeTravel(Body):
