@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -88,7 +89,7 @@ class SQLiteStorage(SQLStorage):
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            db.execute("PRAGMA journal_mode = WAL")
+            _use_wal(db)
             db.execute("PRAGMA synchronous = NORMAL")
             _migrate(db)
         except (sqlite3.Error, OSError) as err:
@@ -97,6 +98,20 @@ class SQLiteStorage(SQLStorage):
             ) from err
         self._connection = db
         return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Keep a write-ahead log; SQLite itself does not wait here for another process that does so just now."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as err:
+            if err.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _roll_back(db: sqlite3.Connection) -> None:

@@ -1,6 +1,7 @@
 """A real Docker daemon (where there is none, tests skip with the reason) and a stand-in for Inngest's image.
 
 The image is a static busybox and a script that answers as the dev server does: no registry is needed.
+It finds the address of the app in /etc/hosts by hand: a static program cannot ask the C library everywhere.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ import pytest
 from flowctl_cli.engines.choice import DockerHost
 from flowctl_cli.engines.detect import find_docker
 
-APPLETS = ("sh", "nc", "wget", "cat", "sleep", "head", "tr", "echo", "printf")
+APPLETS = ("sh", "nc", "cat", "mv", "sleep", "head", "tail", "tr", "echo", "printf")
 INNGEST = """#!/bin/sh
 # inngest dev -u URL …
 echo "stand-in: $*"
 [ -n "$STAND_IN_FAILS" ] && exit 3
-url="$3"
-(while :; do wget -q -O /app.json "$url" 2>/error.txt || echo null > /app.json; sleep 0.2; done) &
+host=${3#http://}; path=/${host#*/}; host=${host%%/*}
+while read -r ip name; do [ "$name" = "${host%:*}" ] && address=$ip; done < /etc/hosts
+request="GET $path HTTP/1.0\\r\\nhost: $host\\r\\n\\r\\n"
+(while :; do
+    printf "$request" | nc -w 2 "$address" "${host##*:}" 2>/error.txt | tail -n 1 > /app.new
+    [ -s /app.new ] && mv /app.new /app.json
+    sleep 0.2
+done) &
 exec nc -ll -p 8288 -e /bin/answer
 """
 ANSWER = """#!/bin/sh
@@ -36,7 +43,7 @@ while read -r line; do
     [ -z "$line" ] && break
     case "$line" in [Cc]ontent-[Ll]ength:*) length=${line#*: } ;; esac
 done
-[ "$length" -gt 0 ] && head -c "$length" > /registered.json
+[ "$length" -gt 0 ] && head -c "$length" > "/registered.$$" && mv "/registered.$$" /registered.json
 case "$path" in
     /health) body='{"status":200}' ;;
     /dev) body="{\\"app\\":$(cat /app.json),\\"registered\\":$(cat /registered.json)}" ;;
