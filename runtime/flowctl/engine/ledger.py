@@ -233,7 +233,7 @@ class Ledger:
 
     def intake(self, event: Event) -> None:
         """`take_in` of one event, inside the caller's transaction."""
-        if self.store.event(event.internal_id) is not None:  # a request that its sender repeated
+        if self.store.put_copy(event):  # a request that its sender repeated
             return
         self.store.put_event(event)
         self.tally.events += 1

@@ -149,7 +149,7 @@ class Queries:
     ) -> list[dict[str, Any]]:
         page = {"cursor": before or "~", "after": 0, "before": 2**62, "limit": min(limit, STREAM_LIMIT)}
         rows = self._store.db.execute(sql.ALL_EVENTS if internal else sql.EVENTS, page).fetchall()
-        return [event_json(row) for row in rows]
+        return [event_json(row) for *row, _ in rows]
 
     def _app(self, app: Node) -> Node:
         functions = self._apps.functions_of(app["name"])

@@ -70,7 +70,7 @@ class Rest:
         }
         statement = sql.EVENTS_NAMED if query.get("name") else sql.EVENTS
         rows = self.ledger.store.db.execute(statement, {**page, **span, "name": query.get("name")})
-        return fetched([event_json(row) for row in rows.fetchall()])
+        return fetched([event_json(row) for *row, copies in rows.fetchall() for _ in range(copies)])
 
     async def get_event(self, request: Request) -> Response:
         """One event."""

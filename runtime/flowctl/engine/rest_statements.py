@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _EVENTS = """
-    SELECT internal_id, body, received_at FROM events
+    SELECT internal_id, body, received_at, copies FROM events
     WHERE internal_id < :cursor AND received_at >= :after AND received_at <= :before AND {}
     ORDER BY internal_id DESC LIMIT :limit
 """

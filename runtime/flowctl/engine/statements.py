@@ -79,6 +79,7 @@ MIGRATIONS: tuple[str, ...] = (
     INSERT INTO secrets (name, value) VALUES ('realtime tokens', randomblob(32));
     CREATE TABLE cancellations (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     """,
+    "ALTER TABLE events ADD COLUMN copies INTEGER NOT NULL DEFAULT 1",
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -91,6 +92,7 @@ PUT_APP = """
 READ_APPS = "SELECT name, body FROM apps ORDER BY name"
 
 PUT_EVENT = "INSERT INTO events (internal_id, id, name, body, received_at) VALUES (?, ?, ?, ?, ?)"
+ADD_COPY = "UPDATE events SET copies = copies + 1 WHERE internal_id = ?"
 SEEN_EVENT = "SELECT 1 FROM events WHERE id = ? AND received_at > ? AND internal_id <> ? LIMIT 1"
 READ_EVENT = "SELECT internal_id, body, received_at FROM events WHERE internal_id = ?"
 PUT_RUN = """

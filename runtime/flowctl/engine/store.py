@@ -143,6 +143,10 @@ class Store:
         )
         self.db.execute(sql.PUT_EVENT, row)
 
+    def put_copy(self, event: Event) -> bool:
+        """Count an event that is kept already once more; False when it is not."""
+        return self.db.execute(sql.ADD_COPY, (event.internal_id,)).rowcount > 0
+
     def seen_event(self, event: Event, *, since: int) -> bool:
         """Whether an event with the sender's id was taken in before."""
         return self.db.execute(sql.SEEN_EVENT, (event.id, since, event.internal_id)).fetchone() is not None
@@ -267,7 +271,7 @@ def _file(path: Path) -> sqlite3.Connection:
     return db
 
 
-def event_json(row: tuple[str, bytes, int]) -> dict[str, Any]:
+def event_json(row: Sequence[Any]) -> dict[str, Any]:
     """An event as the API shows it: a user's data only when there is some."""
     internal_id, body, received_at = row
     event = orjson.loads(body)
