@@ -34,6 +34,7 @@ DRAIN_SECONDS = 600.0
 APP_END_SECONDS = 10.0
 MOST_DRAINING = 3
 ENGINE_PATIENCE_SECONDS = 3.0
+REGISTER_PAUSES = (0.0, 0.3, 1.0, 3.0)
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
 STABLE_SECONDS = 10.0
 
@@ -284,11 +285,24 @@ class Supervisor:
         try:
             async with asyncio.timeout(ENGINE_PATIENCE_SECONDS):
                 await self.engine.up.wait()
-            await self.engine.register(self._facts["registration"])
         except TimeoutError:
             return
-        except EngineError as err:
-            say(style(str(err), "yellow"))
+        failure = await self._registered()
+        if failure is not None:
+            say(style(str(failure), "yellow"))
+
+    async def _registered(self) -> EngineError | None:
+        """Try some times, as an engine or a worker may just have been replaced; answers the last failure."""
+        failure = None
+        for pause in REGISTER_PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                await self.engine.register(self._facts["registration"])
+            except EngineError as err:
+                failure = err
+            else:
+                return None
+        return failure
 
     def _warn_of_other_engines(self) -> None:
         for url in banner.other_engines(self._facts.get("engines", []), self.engine.url) - self._warned:

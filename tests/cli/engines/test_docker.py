@@ -26,7 +26,11 @@ def told(dev: Dev, url: str) -> dict[str, Any]:
         seen.update(httpx.get(f"{url}/dev").json())
         return bool(seen["app"] and seen["registered"])
 
-    until(both)
+    try:
+        until(both)
+    except AssertionError as err:
+        err.add_note(f"{seen}\n{''.join(dev.lines)}")
+        raise
     return seen
 
 
