@@ -112,7 +112,7 @@ class Supervisor:
         if self.options.reload:
             self._spawn(self._watch())
         await self._load([])
-        while True:
+        while not self.stopping.is_set():
             await self._load(await self._saved.get())
 
     async def _watch(self) -> None:

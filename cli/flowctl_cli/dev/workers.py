@@ -76,12 +76,14 @@ class Worker:
         """Have it take nothing new; it ends when what it does is done, or after these seconds."""
         self.tell(do="finish", seconds=seconds, successor=successor)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.released.wait(), RELEASE_SECONDS)
+            async with asyncio.timeout(RELEASE_SECONDS):
+                await self.released.wait()
 
     async def end(self, *, within: float) -> None:
         """Wait until it is gone, and kill it when that takes too long."""
         try:
-            await asyncio.wait_for(self.gone.wait(), within)
+            async with asyncio.timeout(within):
+                await self.gone.wait()
         except TimeoutError:
             self.kill()
             await self.gone.wait()
@@ -95,7 +97,8 @@ class Worker:
 
     async def _until(self, event: asyncio.Event, reached: Callable[[], bool], within: float | None) -> None:
         try:
-            await asyncio.wait_for(event.wait(), within)
+            async with asyncio.timeout(within):
+                await event.wait()
         except TimeoutError as err:
             raise WorkerFailedError(_told(f"The app did not start within {within:.0f} seconds.")) from err
         if not reached():
@@ -118,7 +121,8 @@ class Worker:
             while line := await self.reader.readline():
                 self._hear(json.loads(line))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._coded.wait(), CODE_SECONDS)
+            async with asyncio.timeout(CODE_SECONDS):
+                await self._coded.wait()
         for event in (self.gone, self.loaded, self.ready, self.released):
             event.set()
 
@@ -159,7 +163,8 @@ class Source:
         line = warm.control.dup()
         line.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=line)
-        hello = await asyncio.wait_for(reader.readline(), START_SECONDS)
+        async with asyncio.timeout(START_SECONDS):
+            hello = await reader.readline()
         if not hello:
             writer.close()
             warm.close()
@@ -173,7 +178,8 @@ class Source:
             socket.send_fds(self.warm.control, [message], [sock.fileno() for sock in sockets])
         except OSError:
             return None
-        return await asyncio.wait_for(self.pids.get(), START_SECONDS)
+        async with asyncio.timeout(START_SECONDS):
+            return await self.pids.get()
 
     async def hear(self) -> None:
         """Take what it tells: the workers it forked, and how they ended."""
