@@ -8,8 +8,16 @@
 
 from __future__ import annotations
 
-from flowctl.client.client import Client, FunctionInfo, WorkflowInfo
+from flowctl.client.client import Client, FunctionInfo, ResumeOptions, WorkflowInfo
 from flowctl.client.connection import ApiError, ServerUnreachableError
 from flowctl.client.sync import SyncClient
 
-__all__ = ["ApiError", "Client", "FunctionInfo", "ServerUnreachableError", "SyncClient", "WorkflowInfo"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "FunctionInfo",
+    "ResumeOptions",
+    "ServerUnreachableError",
+    "SyncClient",
+    "WorkflowInfo",
+]

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -41,6 +41,17 @@ class FunctionInfo:
 
     id: str
     name: str
+
+
+class ResumeOptions(TypedDict, total=False):
+    """How a suspended run goes on: see `Run.resume`."""
+
+    step: StepName | None
+    resume_data: Any
+    label: str | None
+    for_each_index: int | None
+    request_context: Data | None
+    per_step: bool
 
 
 class Client:
@@ -200,74 +211,19 @@ class Client:
         async for event in self._events(workflow_id, "observe", models.Body(), run_id):
             yield event
 
-    async def resume(
-        self,
-        workflow_id: str,
-        run_id: str,
-        *,
-        step: StepName | None = None,
-        resume_data: Any = None,
-        label: str | None = None,
-        for_each_index: int | None = None,
-        request_context: Data | None = None,
-        per_step: bool = False,
-    ) -> RunResult[Any]:
+    async def resume(self, workflow_id: str, run_id: str, **how: Unpack[ResumeOptions]) -> RunResult[Any]:
         """Go on with a suspended step and answer where the run stands then."""
-        body = models.ResumeRun(
-            step=step,
-            label=label,
-            resume_data=to_json(resume_data),
-            request_context=request_context,
-            for_each_index=for_each_index,
-            per_step=per_step,
-        )
-        return await self._waited(workflow_id, "resume-async", body, run_id)
+        return await self._waited(workflow_id, "resume-async", _resumption(how), run_id)
 
-    async def resume_async(
-        self,
-        workflow_id: str,
-        run_id: str,
-        *,
-        step: StepName | None = None,
-        resume_data: Any = None,
-        label: str | None = None,
-        for_each_index: int | None = None,
-        request_context: Data | None = None,
-        per_step: bool = False,
-    ) -> None:
+    async def resume_async(self, workflow_id: str, run_id: str, **how: Unpack[ResumeOptions]) -> None:
         """As `resume`, but does not wait."""
-        body = models.ResumeRun(
-            step=step,
-            label=label,
-            resume_data=to_json(resume_data),
-            request_context=request_context,
-            for_each_index=for_each_index,
-            per_step=per_step,
-        )
-        await self.call("POST", _path(workflow_id, "resume"), _json(body), runId=run_id)
+        await self.call("POST", _path(workflow_id, "resume"), _json(_resumption(how)), runId=run_id)
 
     async def resume_stream(
-        self,
-        workflow_id: str,
-        run_id: str,
-        *,
-        step: StepName | None = None,
-        resume_data: Any = None,
-        label: str | None = None,
-        for_each_index: int | None = None,
-        request_context: Data | None = None,
-        per_step: bool = False,
+        self, workflow_id: str, run_id: str, **how: Unpack[ResumeOptions]
     ) -> AsyncIterator[WorkflowEvent]:
         """As `resume`, as this leg's events."""
-        body = models.ResumeRun(
-            step=step,
-            label=label,
-            resume_data=to_json(resume_data),
-            request_context=request_context,
-            for_each_index=for_each_index,
-            per_step=per_step,
-        )
-        async for event in self._events(workflow_id, "resume-stream", body, run_id):
+        async for event in self._events(workflow_id, "resume-stream", _resumption(how), run_id):
             yield event
 
     async def restart(self, workflow_id: str, run_id: str) -> RunResult[Any]:
@@ -357,6 +313,11 @@ class Client:
 
 def _json(body: models.Body) -> dict[str, Any]:
     return body.model_dump(by_alias=True, exclude_none=True)
+
+
+def _resumption(how: ResumeOptions) -> models.ResumeRun:
+    plain: ResumeOptions = {**how, "resume_data": to_json(how.get("resume_data"))}
+    return models.ResumeRun(**plain)
 
 
 def _path(*parts: str) -> str:
