@@ -28,7 +28,7 @@ from flowctl.events import WorkflowEvent, run_canceled
 from flowctl.execution.callbacks import RunInfo, info_of, notify_ended, notify_started
 from flowctl.execution.paths import leaf_paths
 from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start, same_suspension
-from flowctl.execution.time_travel import Travel, plan_time_travel
+from flowctl.execution.time_travel import Records, Travel, plan_time_travel
 from flowctl.request_context import RequestContext
 from flowctl.runners.local import is_lost
 from flowctl.schema import parse, to_json
@@ -159,20 +159,23 @@ class Run(Generic[Out]):
 
         return RunStream(self, begin, close_on_suspend=True)
 
-    async def restart(self) -> RunResult[Out]:
+    async def restart(
+        self, request_context: RequestContext | Mapping[str, Any] | None = None
+    ) -> RunResult[Out]:
         """Go on with a run whose process is gone; finished steps do not run again.
 
+        Values of `request_context` come over those that the run has.
         Raises NotActiveError for a run that is not running, StillRunningError while its process lives.
         """
-        await (await self._restart())
+        await (await self._restart(request_context))
         return await self._result()
 
-    async def restart_async(self) -> str:
+    async def restart_async(self, request_context: RequestContext | Mapping[str, Any] | None = None) -> str:
         """As `restart`, but answers the run's id at once."""
-        await self._restart()
+        await self._restart(request_context)
         return self.run_id
 
-    async def _restart(self) -> Awaitable[Any]:
+    async def _restart(self, request_context: Any) -> Awaitable[Any]:
         stored = await self._stored()
         if stored.status not in ACTIVE:
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
@@ -183,7 +186,7 @@ class Run(Generic[Out]):
         if not is_lost(owner):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
         snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
-        leg = plan_restart(snapshot)
+        leg = plan_restart(self._with_context(snapshot, request_context))
         records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
         return await self._launch(leg, expected=ACTIVE, records=records, newest=stored.leg)
 
@@ -192,17 +195,30 @@ class Run(Generic[Out]):
         step: Any,
         input_data: Any = None,
         resume_data: Any = None,
-        context: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Records | None = None,
         initial_state: Any = None,
         *,
+        nested_steps_context: Mapping[str, Records] | None = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
         per_step: bool = False,
     ) -> RunResult[Out]:
         """Run again from a step on, with what came before as it was recorded or as `context` says.
 
-        `step` is a Step, an id, a dotted id or a list of them; `input_data` is what the target gets. Raises
-        StillRunningError, StepNotFoundError, TimeTravelError and ValidationError (nothing is changed).
+        `step` is a Step, an id, a dotted id or a list of them; `input_data` is what the target gets.
+        `context` has records by (dotted) step id, `nested_steps_context` those of nested workflows, by
+        workflow and step id. Values of `request_context` come over those that the run has.
+
+        Raises StillRunningError, StepNotFoundError, TimeTravelError and ValidationError (nothing is changed).
         """
-        await (await self._travel(step, input_data, resume_data, context, initial_state, per_step=per_step))
+        asked = Travel(
+            input_data=input_data,
+            resume_data=resume_data,
+            context=context or {},
+            nested_context=nested_steps_context or {},
+            initial_state=initial_state,
+            per_step=per_step,
+        )
+        await (await self._travel(step, asked, request_context))
         return await self._result()
 
     def time_travel_stream(
@@ -210,15 +226,26 @@ class Run(Generic[Out]):
         step: Any,
         input_data: Any = None,
         resume_data: Any = None,
-        context: Mapping[str, Mapping[str, Any]] | None = None,
+        context: Records | None = None,
         initial_state: Any = None,
         *,
+        nested_steps_context: Mapping[str, Records] | None = None,
+        request_context: RequestContext | Mapping[str, Any] | None = None,
         per_step: bool = False,
     ) -> RunStream[Out]:
         """As `time_travel`, as an async iterable of this leg's events."""
 
+        asked = Travel(
+            input_data=input_data,
+            resume_data=resume_data,
+            context=context or {},
+            nested_context=nested_steps_context or {},
+            initial_state=initial_state,
+            per_step=per_step,
+        )
+
         async def begin() -> None:
-            await self._travel(step, input_data, resume_data, context, initial_state, per_step=per_step)
+            await self._travel(step, asked, request_context)
 
         return RunStream(self, begin, close_on_suspend=True)
 
@@ -286,8 +313,7 @@ class Run(Generic[Out]):
     ) -> Awaitable[Any]:
         seen = await self._stored()
         stored = await self._at_rest(seen)
-        context = stored.snapshot.request_context | RequestContext(request_context).to_json()
-        snapshot = replace(stored.snapshot, status="running", request_context=self._valid_context(context))
+        snapshot = replace(self._with_context(stored.snapshot, request_context), status="running")
         if stored.status == "paused" and step is None and label is None:
             return await self._launch(Leg("resume", snapshot, per_step=per_step), expected=_PAUSED)
         target = plan_resume(self.workflow, stored.snapshot, step=_path(step), label=label, item=item)
@@ -315,16 +341,7 @@ class Run(Generic[Out]):
             stored = await self._stored()
         return stored
 
-    async def _travel(
-        self,
-        step: Any,
-        input_data: Any,
-        resume_data: Any,
-        context: Any,
-        state: Any,
-        *,
-        per_step: bool,
-    ) -> Awaitable[Any]:
+    async def _travel(self, step: Any, asked: Travel, request_context: Any) -> Awaitable[Any]:
         stored = await self._stored()
         if stored.status in ACTIVE:
             raise StillRunningError("This workflow run is still running, cannot time travel.")
@@ -334,20 +351,19 @@ class Run(Generic[Out]):
         )
         if not path:
             raise StepNotFoundError("Step is required and must be a valid step or array of steps.")
-        data = to_json(input_data)
+        data = to_json(asked.input_data)
         target = self.workflow.steps.get(path[0])
         if len(path) == 1 and target is not None and data is not None:
             data = self._valid(target.schemas.input, data, "Invalid input data")
-        travel = Travel(
-            path,
-            self.app.clock.now(),
+        travel = replace(
+            asked,
+            path=path,
+            now=self.app.clock.now(),
             input_data=data,
-            resume_data=to_json(resume_data),
-            context=context or {},
-            initial_state=None if state is None else to_json(state),
-            per_step=per_step,
+            resume_data=to_json(asked.resume_data),
+            initial_state=to_json(asked.initial_state),
         )
-        leg = plan_time_travel(self.workflow, stored.snapshot, travel)
+        leg = plan_time_travel(self.workflow, self._with_context(stored.snapshot, request_context), travel)
         return await self._launch(leg, expected=_AT_REST, records=leg.snapshot.records)
 
     async def _launch(
@@ -400,6 +416,11 @@ class Run(Generic[Out]):
     def _valid(self, schema: Any, data: Any, what: str) -> Any:
         plain = to_json(data)
         return to_json(parse(schema, plain, what=what)) if self.workflow.options.validate_inputs else plain
+
+    def _with_context(self, snapshot: Snapshot, given: RequestContext | Mapping[str, Any] | None) -> Snapshot:
+        """The snapshot with these values over those that it has; raises ValidationError."""
+        context = snapshot.request_context | RequestContext(given).to_json()
+        return replace(snapshot, request_context=self._valid_context(context))
 
     def _valid_context(self, context: RequestContext | Mapping[str, Any] | None) -> dict[str, Any]:
         values = RequestContext(context).to_json()

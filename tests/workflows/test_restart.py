@@ -50,3 +50,15 @@ async def test_a_nested_workflow_goes_on_from_its_own_row(register) -> None:
     await app.storage.save_snapshot("inner", "r", within)
     result = await (await workflow.create_run(run_id="r")).restart()
     assert (result.raw_result, ran) == (10, ["three", "four"])
+
+
+async def test_a_restart_may_bring_values_of_the_request_context(register) -> None:
+    async def greet(ctx: StepContext[Any]) -> dict[str, Any]:
+        return dict(ctx.request_context.items())
+
+    workflow = create_workflow(id="w").then(create_step(id="greet", execute=greet)).commit()
+    app = await register(workflow)
+    kept = {"user": "ada", "tone": "kind"}
+    await app.storage.save_snapshot("w", "r", interrupted({"input": {}}, requestContext=kept))
+    result = await (await workflow.create_run(run_id="r")).restart({"user": "bob"})
+    assert result.raw_result == {"user": "bob", "tone": "kind"}

@@ -149,3 +149,28 @@ async def test_a_time_travel_is_streamed(register) -> None:
     types = [event.type async for event in stream]
     assert types == ["workflow-start", "workflow-step-start", "workflow-step-result", "workflow-finish"]
     assert (await stream.result()).raw_result == {"n": 6}
+
+
+async def test_records_of_nested_workflows_are_given_by_their_workflow(register) -> None:
+    inner = create_workflow(id="inner", input_schema=Number, output_schema=Number)
+    inner.then(adding("first", 1)).then(adding("second", 10)).commit()
+    workflow = create_workflow(id="outer", input_schema=Number).then(inner).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    await run.start({"n": 0})
+    ran.clear()
+    given = {"inner": {"first": {"status": "success", "output": {"n": 5}}}}
+    result = await run.time_travel("inner.second", nested_steps_context=given)
+    assert (result.raw_result, ran) == ({"n": 15}, ["second"])
+
+
+async def test_values_of_the_request_context_come_over_those_of_the_run(register) -> None:
+    async def greet(ctx: StepContext[Any]) -> dict[str, Any]:
+        return dict(ctx.request_context.items())
+
+    workflow = create_workflow(id="w").then(create_step(id="greet", execute=greet)).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    await run.start(request_context={"user": "ada", "tone": "kind"})
+    travelled = await run.time_travel("greet", request_context={"user": "bob"})
+    assert travelled.raw_result == {"user": "bob", "tone": "kind"}

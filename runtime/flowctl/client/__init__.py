@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from flowctl.client.client import Client, FunctionInfo, ResumeOptions, WorkflowInfo
+from flowctl.client.client import Client, FunctionInfo, ResumeOptions, TravelOptions, WorkflowInfo
 from flowctl.client.connection import ApiError, ServerUnreachableError
 from flowctl.client.sync import SyncClient
 
@@ -19,5 +19,6 @@ __all__ = [
     "ResumeOptions",
     "ServerUnreachableError",
     "SyncClient",
+    "TravelOptions",
     "WorkflowInfo",
 ]

@@ -54,6 +54,18 @@ class ResumeOptions(TypedDict, total=False):
     per_step: bool
 
 
+class TravelOptions(TypedDict, total=False):
+    """What is different when a run goes back: see `Run.time_travel`."""
+
+    input_data: Any
+    resume_data: Any
+    context: Mapping[str, Data] | None
+    nested_steps_context: Mapping[str, Mapping[str, Data]] | None
+    initial_state: Any
+    request_context: Data | None
+    per_step: bool
+
+
 class Client:
     """Calls to one server. Use it as a context manager, or `close()` it.
 
@@ -226,59 +238,31 @@ class Client:
         async for event in self._events(workflow_id, "resume-stream", _resumption(how), run_id):
             yield event
 
-    async def restart(self, workflow_id: str, run_id: str) -> RunResult[Any]:
+    async def restart(
+        self, workflow_id: str, run_id: str, *, request_context: Data | None = None
+    ) -> RunResult[Any]:
         """Go on with a run whose process is gone, and answer where it stands then."""
-        return await self._waited(workflow_id, "restart-async", models.Body(), run_id)
+        body = models.Restart(request_context=request_context)
+        return await self._waited(workflow_id, "restart-async", body, run_id)
 
-    async def restart_async(self, workflow_id: str, run_id: str) -> None:
+    async def restart_async(
+        self, workflow_id: str, run_id: str, *, request_context: Data | None = None
+    ) -> None:
         """As `restart`, but does not wait."""
-        await self.call("POST", _path(workflow_id, "restart"), {}, runId=run_id)
+        body = models.Restart(request_context=request_context)
+        await self.call("POST", _path(workflow_id, "restart"), _json(body), runId=run_id)
 
     async def time_travel(
-        self,
-        workflow_id: str,
-        run_id: str,
-        step: StepName,
-        *,
-        input_data: Any = None,
-        resume_data: Any = None,
-        context: Mapping[str, Data] | None = None,
-        initial_state: Any = None,
-        per_step: bool = False,
+        self, workflow_id: str, run_id: str, step: StepName, **how: Unpack[TravelOptions]
     ) -> RunResult[Any]:
         """Run again from a step on, and answer where the run stands then."""
-        body = models.TimeTravel(
-            step=step,
-            input_data=to_json(input_data),
-            resume_data=to_json(resume_data),
-            context=context,
-            initial_state=to_json(initial_state),
-            per_step=per_step,
-        )
-        return await self._waited(workflow_id, "time-travel-async", body, run_id)
+        return await self._waited(workflow_id, "time-travel-async", _travel(step, how), run_id)
 
     async def time_travel_stream(
-        self,
-        workflow_id: str,
-        run_id: str,
-        step: StepName,
-        *,
-        input_data: Any = None,
-        resume_data: Any = None,
-        context: Mapping[str, Data] | None = None,
-        initial_state: Any = None,
-        per_step: bool = False,
+        self, workflow_id: str, run_id: str, step: StepName, **how: Unpack[TravelOptions]
     ) -> AsyncIterator[WorkflowEvent]:
         """As `time_travel`, as this leg's events."""
-        body = models.TimeTravel(
-            step=step,
-            input_data=to_json(input_data),
-            resume_data=to_json(resume_data),
-            context=context,
-            initial_state=to_json(initial_state),
-            per_step=per_step,
-        )
-        async for event in self._events(workflow_id, "time-travel-stream", body, run_id):
+        async for event in self._events(workflow_id, "time-travel-stream", _travel(step, how), run_id):
             yield event
 
     async def cancel(self, workflow_id: str, run_id: str) -> None:
@@ -318,6 +302,11 @@ def _json(body: models.Body) -> dict[str, Any]:
 def _resumption(how: ResumeOptions) -> models.ResumeRun:
     plain: ResumeOptions = {**how, "resume_data": to_json(how.get("resume_data"))}
     return models.ResumeRun(**plain)
+
+
+def _travel(step: StepName, how: TravelOptions) -> models.TimeTravel:
+    plain = {name: to_json(value) for name, value in how.items()}
+    return models.TimeTravel(step=step, **plain)
 
 
 def _path(*parts: str) -> str:

@@ -17,21 +17,32 @@ if TYPE_CHECKING:
     from flowctl.workflow import Workflow
 
 
+Records = Mapping[str, Mapping[str, Any]]
+"""Records of steps as callers give them: plain data by step id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Travel:
-    """Where to, and what is to be different there. `context` has records by (dotted) step id."""
+    """Where to, and what is to be different there.
 
-    path: Sequence[str]
-    now: int
+    `context` has records by (dotted) step id, `nested_context` those of nested workflows by workflow and
+    step id.
+    """
+
+    path: Sequence[str] = ()
+    now: int = 0
     input_data: Any = None
     resume_data: Any = None
-    context: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    context: Records = field(default_factory=dict[str, Mapping[str, Any]])
+    nested_context: Mapping[str, Records] = field(default_factory=dict[str, Records])
     initial_state: Mapping[str, Any] | None = None
     per_step: bool = False
 
     def given(self, key: str) -> StepResult | None:
         """The record that the caller gave for a key."""
-        data = self.context.get(key.replace("/", "."))
+        scope, _, id = key.rpartition("/")
+        nested = self.nested_context.get(scope.rpartition("/")[2], {})
+        data = self.context.get(key.replace("/", "."), nested.get(id))
         if data is None:
             return None
         times = {"startedAt": self.now, "endedAt": self.now}

@@ -137,16 +137,16 @@ async def resume_stream(call: ResumeCall) -> Response:
     return await _streamed(call, run, run.resume_stream(**_fields(call.body)))
 
 
-async def restart(call: Call[RunQuery, Body]) -> Response:
+async def restart(call: Call[RunQuery, models.Restart]) -> Response:
     """Go on with a run whose process is gone; answers at once."""
-    await (await call.run(call.query.run_id)).restart_async()
+    await (await call.run(call.query.run_id)).restart_async(call.body.request_context)
     return json_response({"message": "Workflow run restarted"})
 
 
-async def restart_async(call: Call[RunQuery, Body]) -> Response:
+async def restart_async(call: Call[RunQuery, models.Restart]) -> Response:
     """Go on with a run whose process is gone; answers its result."""
     run = await call.run(call.query.run_id)
-    return await _result(call, run, run.restart())
+    return await _result(call, run, run.restart(call.body.request_context))
 
 
 async def restart_all(call: Call[Query, Body]) -> Response:

@@ -18,6 +18,7 @@ PAGE, LONGEST_PAGE = 20, 1000
 LONGEST_ID = 200
 PRINTABLE = r"^[^\x00-\x1f]*$"
 
+OVER_STORED = "Values that come over those that the run has."
 Json = Any
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=PRINTABLE)]
 RunField = Literal["result", "error", "payload", "steps", "activeStepsPath", "serializedStepGraph"]
@@ -127,9 +128,15 @@ class ResumeRun(Body):
     )
     label: str | None = None
     resume_data: Json = None
-    request_context: Mapping[str, Any] | None = None
+    request_context: Mapping[str, Any] | None = Field(default=None, description=OVER_STORED)
     for_each_index: int | None = Field(default=None, ge=0)
     per_step: bool = Field(default=False, description="Stop after one step.")
+
+
+class Restart(Body):
+    """What is different for an interrupted run."""
+
+    request_context: Mapping[str, Any] | None = Field(default=None, description=OVER_STORED)
 
 
 class TimeTravel(Body):
@@ -139,6 +146,10 @@ class TimeTravel(Body):
     input_data: Json = None
     resume_data: Json = None
     context: Mapping[str, Mapping[str, Any]] | None = Field(default=None, description="Records by step id.")
+    nested_steps_context: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = Field(
+        default=None, description="Records of nested workflows by workflow and step id."
+    )
+    request_context: Mapping[str, Any] | None = Field(default=None, description=OVER_STORED)
     initial_state: Mapping[str, Any] | None = None
     per_step: bool = Field(default=False, description="Stop after one step.")
 
