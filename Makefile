@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/node/node_modules/.installed
 
-.PHONY: test soak-crashes soak-long-runs soak-kills soak-load node lint types demo lock clean reference
+.PHONY: test picture soak-crashes soak-long-runs soak-kills soak-load node lint types demo lock clean reference
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ fuzz: $(STAMP)  ## the long form of the API's fuzzing
 
 soak-long-runs: $(STAMP)  ## runs of 10,000 steps on Inngest: each step costs at the end what it did at first
 	$(BIN)/python tests/bench/long_runs.py
+
+picture: $(STAMP)  ## draw the README's picture anew (needs tmux)
+	$(BIN)/python scripts/picture.py
 
 demo: $(STAMP)  ## the main job: scaffold, serve, run, stop
 	$(BIN)/python scripts/demo.py

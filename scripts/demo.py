@@ -44,7 +44,7 @@ def main() -> int:
             dev.send_signal(signal.SIGINT)
             _, rest = dev.communicate(timeout=STOP_SECONDS)
             sys.stderr.write(rest)
-        show("stopped; to keep it running, do the same in a folder of yours:")
+        sys.stderr.write("\nStopped. To keep it running, do the same in a folder of yours:\n")
         sys.stderr.write("  flowctl create my-app && cd my-app && flowctl dev\n")
         return invoked.returncode or dev.returncode
     finally:
