@@ -153,7 +153,10 @@ class StepContext(Generic[In, Resume, State, Suspend]):
         return self._facts.step_result(step if isinstance(step, str) else step.id)
 
     def set_state(self, state: Any) -> None:
-        """Merge these keys into the run's state when the step ends well; raises on a wrong shape."""
+        """Merge these keys into the run's state when the step ends well; raises on a wrong shape.
+
+        Of steps that run at the same time, the last to end wins.
+        """
         self._facts.set_state(state)
 
     def abort(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -22,6 +23,11 @@ from tests.conftest import served
 
 PATH = "/api/inngest"
 Refusal = Callable[[str], int | None]
+Answer = Callable[[], Awaitable[None]]
+
+
+async def _at_once(_: str, answer: Answer) -> None:
+    await answer()
 
 
 @dataclass
@@ -67,6 +73,7 @@ class Served:
     engine: Engine
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    around: Callable[[str, Answer], Awaitable[None]] = _at_once
 
     async def start(self, workflow_id: str, input_data: Any = None) -> Any:
         """Run a workflow to its first stop."""
@@ -89,7 +96,7 @@ async def on_engine(**options: Any) -> AsyncGenerator[Served]:
         stack.push_async_callback(client._http_client._http_client.aclose)
         app = App(inngest=client, storage=SQLiteStorage(":memory:"), **options)
         made = Served(app, front, engine)
-        web = Starlette(routes=[Route(PATH, _Counted(serve(app), made.requests), methods=methods)])
+        web = Starlette(routes=[Route(PATH, _Counted(serve(app), made), methods=methods)])
         made.url = await stack.enter_async_context(listening(web)) + PATH
         stack.push_async_callback(app.stop)
         answer = await front.http.put(made.url)
@@ -107,12 +114,13 @@ async def listening(asgi: Any) -> AsyncGenerator[str]:
 
 
 class _Counted:
-    """An endpoint that notes the engine's calls."""
+    """An endpoint that notes the engine's calls; `around` may hold them."""
 
-    def __init__(self, endpoint: Any, requests: list[str]) -> None:
-        self.endpoint, self.requests = endpoint, requests
+    def __init__(self, endpoint: Any, served: Served) -> None:
+        self.endpoint, self.served = endpoint, served
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        query = scope["query_string"].decode()
         if scope["method"] == "POST":
-            self.requests.append(scope["query_string"].decode())
-        await self.endpoint(scope, receive, send)
+            self.served.requests.append(query)
+        await self.served.around(query, partial(self.endpoint, scope, receive, send))

@@ -125,6 +125,32 @@ async def test_an_error_keeps_its_name_attributes_and_cause_and_its_function_run
         assert posted["data"]["record"]["error"]["code"] == 402
 
 
+async def test_the_failure_of_an_earlier_leg_does_not_end_one_that_began_meanwhile():
+    begun, told = asyncio.Event(), asyncio.Event()
+
+    async def work(ctx: StepContext[Any]) -> Any:
+        if not ctx.input_data:
+            raise ValueError("broken")
+        begun.set()
+        async with asyncio.timeout(20):
+            await told.wait()
+        return "done"
+
+    async def while_the_next_leg_runs(query: str, answer: Any) -> None:
+        if "failure" in query:
+            await begun.wait()
+        await answer()
+        if "failure" in query:
+            told.set()
+
+    workflow = create_workflow(id="w").then(create_step(id="work", execute=work)).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        served.around = while_the_next_leg_runs
+        run = await workflow.create_run()
+        assert (await run.start(False)).status == "failed"
+        assert (await run.time_travel("work", input_data=True)).result == "done"
+
+
 async def test_ids_of_steps_are_paths():
     inner = create_workflow(id="inner").then(same_step).commit()
     workflow = (

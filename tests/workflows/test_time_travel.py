@@ -174,3 +174,74 @@ async def test_values_of_the_request_context_come_over_those_of_the_run(register
     await run.start(request_context={"user": "ada", "tone": "kind"})
     travelled = await run.time_travel("greet", request_context={"user": "bob"})
     assert travelled.raw_result == {"user": "bob", "tone": "kind"}
+
+
+def listed(broken: set[int]) -> Any:
+    async def work(ctx: StepContext[int]) -> int:
+        ran.append(f"item-{ctx.input_data}")
+        if ctx.input_data in broken:
+            raise ValueError("broken")
+        return ctx.input_data * 10
+
+    return create_step(id="work", execute=work)
+
+
+async def same(ctx: StepContext[Any]) -> Any:
+    ran.append("same")
+    return ctx.input_data
+
+
+async def test_a_failed_foreach_is_run_again_without_the_items_that_had_succeeded(register) -> None:
+    broken = {2}
+    workflow = create_workflow(id="w").then(create_step(id="same", execute=same))
+    workflow.foreach(listed(broken)).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    assert (await run.start([0, 1, 2, 3])).status == "failed"
+    broken.clear()
+    ran.clear()
+    assert (await run.time_travel("work")).raw_result == [0, 10, 20, 30]
+    assert ran == ["item-2", "item-3"]
+
+
+async def test_a_foreach_that_succeeded_or_gets_other_items_runs_them_all(register) -> None:
+    broken = {2}
+    workflow = create_workflow(id="w").foreach(listed(broken)).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    assert (await run.start([1, 2])).status == "failed"
+    broken.clear()
+    ran.clear()
+    assert (await run.time_travel("work", input_data=[1, 5])).raw_result == [10, 50]
+    assert (await run.time_travel("work", input_data=[1, 5])).raw_result == [10, 50]
+    assert ran == ["item-5", "item-1", "item-5"]
+
+
+async def test_a_failed_foreach_of_nested_workflows_keeps_the_items_that_had_succeeded(register) -> None:
+    broken = {2}
+    inner = create_workflow(id="inner").then(listed(broken)).commit()
+    workflow = create_workflow(id="w").foreach(inner, concurrency=2).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    assert (await run.start([0, 1, 2, 3])).status == "failed"
+    broken.clear()
+    finished = {name for name in ran if name != "item-2"}
+    ran.clear()
+    with pytest.raises(StepNotFoundError, match=r"into the items of a foreach: 'inner\.work'"):
+        await run.time_travel("inner.work")
+    assert (await run.time_travel("inner")).raw_result == [0, 10, 20, 30]
+    assert set(ran) == {f"item-{n}" for n in range(4)} - finished
+
+
+async def test_per_step_the_target_is_the_arm_that_runs_and_the_others_follow(register) -> None:
+    workflow = create_workflow(id="w", input_schema=Number)
+    workflow.parallel([adding("a", 1), adding("b", 2), adding("c", 3)]).then(
+        create_step(id="same", execute=same)
+    ).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    result = await run.time_travel("b", input_data={"n": 0}, per_step=True)
+    assert (result.status, ran, list(result.steps)) == ("paused", ["b"], ["b"])
+    assert (await run.resume(per_step=True)).status == "paused"
+    assert (await run.resume()).raw_result == {"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 3}}
+    assert ran == ["b", "a", "c", "same"]

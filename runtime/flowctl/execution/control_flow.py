@@ -175,12 +175,20 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
 
 async def _at_once(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Flow:
     if walk.leg.per_step:
-        later = [step for step in steps if not _is_done(walk, place.scope.key(step.id))][1:]
+        later = _later(walk, place, steps)
         steps = [step for step in steps if step not in later]
     thunks = [partial(run_any, walk, place, step, place.data) for step in steps]
     outcomes: list[Outcome] = await walk.ops.gather(thunks)
     by_id = dict(zip([step.id for step in steps], outcomes, strict=True))
     return _joined(by_id)
+
+
+def _later(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Sequence[AnyStep]:
+    """The arms that do not run yet when one step is to be done: the target of a time travel goes first."""
+    left = [step for step in steps if not _is_done(walk, place.scope.key(step.id))]
+    chosen: list[int] = walk.positions.get(f"{place.scope.prefix}{place.index}?", [])
+    ids = [id for at, id in enumerate(ids_of(place.scope.workflow.nodes[place.index])) if at in chosen]
+    return sorted(left, key=lambda step: step.id not in ids)[1:]
 
 
 def _is_done(walk: Walk, key: str) -> bool:

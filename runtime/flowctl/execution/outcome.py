@@ -18,7 +18,8 @@ _CAUSE_DEPTH = 5
 class Outcome:
     """The end of one try of a step: its record and what it changed beside it.
 
-    A settled one is what an earlier leg came to, and this leg did not touch.
+    A settled one is what an earlier leg came to, and this leg did not touch. `order` says when it
+    came among those that change what others see.
     """
 
     record: StepResult
@@ -31,6 +32,7 @@ class Outcome:
     retriable: bool = True
     again: bool | None = None
     settled: bool = False
+    order: int = 0
 
     def to_memo(self) -> dict[str, Any]:
         """JSON data; the payload is left out, the walk knows it."""
@@ -44,6 +46,7 @@ class Outcome:
             "bailed": self.bailed,
             "aborted": self.aborted,
             "again": self.again,
+            "order": self.order,
         }
         memo = {"record": record} | {name: value for name, value in changes.items() if value}
         return memo if self.retriable else memo | {"retriable": False}
@@ -61,6 +64,7 @@ class Outcome:
             aborted=memo.get("aborted", False),
             retriable=memo.get("retriable", True),
             again=memo.get("again"),
+            order=memo.get("order", 0),
         )
 
 

@@ -319,18 +319,20 @@ class _Context:
         bailed: bool = False,
         again: bool | None = None,
     ) -> Outcome:
-        after = self.request_context.to_json()
+        before, after = self.context_before, self.request_context.to_json()
+        changed = {k: v for k, v in after.items() if k not in before or before[k] != v}
+        deleted = tuple(k for k in before if k not in after)
+        changes_any = self.state_changes or changed or deleted
         return Outcome(
             record,
             state=self.state_changes,
-            context_set={
-                k: v for k, v in after.items() if k not in self.context_before or self.context_before[k] != v
-            },
-            context_deleted=tuple(k for k in self.context_before if k not in after),
+            context_set=changed,
+            context_deleted=deleted,
             labels=labels,
             bailed=bailed,
             aborted=bool(facts.aborted),
             again=again,
+            order=self.walk.changes.next(self.walk.journal.now()) if changes_any else 0,
         )
 
 

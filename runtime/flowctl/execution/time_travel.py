@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowctl.errors import StepNotFoundError, TimeTravelError
 from flowctl.execution.plans import Leg
-from flowctl.graph import ConditionalNode, Node, ParallelNode, StepNode, ids_of, steps_of
+from flowctl.graph import ConditionalNode, ForeachNode, Node, ParallelNode, StepNode, ids_of, steps_of
 from flowctl.schema import to_json
 from flowctl.snapshot import Snapshot, StepResult
 from flowctl.step import Step
@@ -143,9 +143,7 @@ class _Past:
             if id != path[0]:
                 self._sibling(node, key)
             elif len(path) > 1:
-                inner = {step.id: step for step in steps_of(node)}[id]
-                if isinstance(inner, Step):
-                    raise StepNotFoundError(f"Step {id!r} has no steps inside: {'.'.join(path)!r}.")
+                inner = self._entered(node, id, path)
                 self.records[key] = StepResult("running", payload=data, started_at=self.travel.now)
                 self.rebuild(inner, f"{key}/", path[1:], data)
             elif self.travel.resume_data is not None:
@@ -155,8 +153,35 @@ class _Past:
                     waits, status="suspended", payload=waits.payload if data is None else data
                 )
                 self._keep_inner(key)
-        if isinstance(node, ConditionalNode):
+            elif isinstance(node, ForeachNode):
+                self._keep_items(key, data)
+        if isinstance(node, ConditionalNode | ParallelNode):
             self.positions[f"{prefix}{index}?"] = [ids.index(path[0])]
+
+    def _entered(self, node: Node, id: str, path: list[str]) -> Workflow[Any, Any]:
+        """The nested workflow that holds the target."""
+        if isinstance(node, ForeachNode):
+            raise StepNotFoundError(
+                f"Cannot time travel into the items of a foreach: {'.'.join(path)!r}. Travel to {id!r}; "
+                "items that have succeeded do not run again when it failed or was suspended."
+            )
+        inner = {step.id: step for step in steps_of(node)}[id]
+        if isinstance(inner, Step):
+            raise StepNotFoundError(f"Step {id!r} has no steps inside: {'.'.join(path)!r}.")
+        return inner
+
+    def _keep_items(self, key: str, data: Any) -> None:
+        """Of a foreach that had not succeeded, the items that had, where they still are what they were."""
+        before = self.travel.given(key) or self.snapshot.records.get(key)
+        if before is None or before.status == "success" or not isinstance(data, list):
+            return
+        items: list[Any] = data
+        for index, item in enumerate(items):
+            item_key = f"{key}[{index}]"
+            record = self.snapshot.records.get(item_key)
+            if record is not None and record.status == "success" and record.payload == item:
+                self.records[item_key] = record
+                self._keep_inner(item_key)
 
     def _sibling(self, node: Node, key: str) -> None:
         if isinstance(node, ConditionalNode):

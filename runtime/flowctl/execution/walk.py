@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flowctl import graph
 from flowctl.context import AbortSignal, EngineInfo
 from flowctl.events import WorkflowEvent
+from flowctl.execution.changes import Changes
 from flowctl.execution.held import Held
 from flowctl.execution.ops import DurableOps, Journal
 from flowctl.execution.outcome import Outcome
@@ -84,6 +85,7 @@ class Walk:
     held: Held = field(default_factory=Held)
     ended: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     canceled: bool = False
+    changes: Changes = field(default_factory=Changes)
 
     @classmethod
     def of(
@@ -125,11 +127,7 @@ class Walk:
         if key.endswith("]") and outcome.record.status == "success":
             self.items_done[key.rpartition("[")[0]] += 1
         self.records[key] = outcome.record
-        self.state.update(outcome.state)
-        for name, value in outcome.context_set.items():
-            self.request_context.set(name, value)
-        for name in outcome.context_deleted:
-            self.request_context.delete(name)
+        self.changes.apply(outcome, self.state, self.request_context)
         for label in outcome.labels:
             self.labels[label] = label_target(key)
         if outcome.aborted:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from flowctl.app import App
     from flowctl.workflow import Workflow
 
+FIRST_LEG = 1
 LOST_WORKER_RETRIES = 10
 CANCEL_POLL_SECONDS = 1.0
 
@@ -313,10 +314,11 @@ class BoundWorkflow:
     async def _failed(self, ctx: inngest.Context) -> None:
         """The engine gave up on a leg (its worker was lost too often): the run has failed."""
         origin, error = _mapping(ctx.event.data.get("event")), _mapping(ctx.event.data.get("error"))
-        run_id = str(_mapping(origin.get("data")).get("runId") or ctx.event.data.get("run_id"))
+        data = _mapping(origin.get("data"))
+        run_id = str(data.get("runId") or ctx.event.data.get("run_id"))
         storage = await self.app.opened()
         stored = await storage.get_run(self.workflow.id, run_id)
-        if stored is None or stored.status not in ACTIVE:
+        if stored is None or stored.status not in ACTIVE or stored.leg != data.get("leg", FIRST_LEG):
             return
         why = RunError(str(error.get("name", "Error")), str(error.get("message", "The function failed.")))
         finished = run_finished(run_id, status="failed", result=None, error=why)
