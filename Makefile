@@ -22,6 +22,10 @@ test: $(STAMP) $(NODE)  ## everything that must hold: lint, types, tests
 	$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m pytest -q -n 2
 
+.PHONY: test-postgres
+test-postgres: $(STAMP)  ## every test of workflows once more, with runs kept in PostgreSQL
+	$(BIN)/python -m pytest -q -n 2 tests/workflows --storage postgres
+
 soak-crashes: $(STAMP)  ## kill processes at every durable operation: nothing is lost, nothing finished runs again
 	$(BIN)/python -m tests.crashes local
 	$(BIN)/python -m tests.crashes local --deaths 4 --sample 300

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,30 @@ from flowctl.clock import SystemClock
 from flowctl.testing import TestApp
 from tests.node_program import NodeProgram, node_program
 from tests.postgres_server import postgres_server
+from tests.storage.databases import DATABASES, Database
+
+ENGINES = ["local", "inngest"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--storage", choices=DATABASES, help="where tests of workflows keep runs (default: memory)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_storage: run with runs kept in memory, and on PostgreSQL too")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses `register` on both engines, and on the storages that are asked for."""
+    if "register" in metafunc.fixturenames:
+        every = metafunc.definition.get_closest_marker("every_storage") is not None
+        chosen = metafunc.config.getoption("storage")
+        storages = [chosen] if chosen else ["memory", "postgres"] if every else ["memory"]
+        pairs = [(engine, storage) for storage in storages for engine in ENGINES]
+        ids = [engine if storage == "memory" else f"{engine}-{storage}" for engine, storage in pairs]
+        metafunc.parametrize("register", pairs, ids=ids, indirect=True)
 
 
 @contextlib.asynccontextmanager
@@ -33,14 +58,17 @@ async def served(asgi: Any, listener: socket.socket) -> AsyncIterator[None]:
     await task
 
 
-@pytest.fixture(params=["local", "inngest"])
-async def register(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    """Register workflows with an app, kept in memory; every test that uses it runs on both engines."""
+@pytest.fixture
+async def register(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    """Register workflows with an app of the test's engine and storage; options are those of TestApp."""
+    engine, kind = request.param
+    dsn = request.getfixturevalue("postgres_dsn") if kind == "postgres" else ""
     async with contextlib.AsyncExitStack() as stack:
+        database = await stack.enter_async_context(contextlib.aclosing(Database(kind, tmp_path, dsn)))
 
-        async def make(*workflows: Workflow[Any, Any]) -> App:
-            app = TestApp(workflows=workflows, engine=request.param, clock=SystemClock())
-            return await stack.enter_async_context(app)
+        async def make(*workflows: Workflow[Any, Any], **options: Any) -> App:
+            given = {"clock": SystemClock(), "storage": database.storage()} | options
+            return await stack.enter_async_context(TestApp(workflows=workflows, engine=engine, **given))
 
         yield make
 

@@ -138,17 +138,15 @@ async def test_foreach_keeps_the_order_of_the_items(register) -> None:
 
 
 async def test_foreach_runs_at_most_so_many_items_at_a_time(register) -> None:
-    running: set[int] = set()
-    most = 0
+    meeting, running, most = asyncio.Barrier(3), 0, 0
 
     @step
     async def item(data: int) -> int:
-        nonlocal most
-        running.add(data)
-        most = max(most, len(running))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        running.discard(data)
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.wait_for(meeting.wait(), 20)  # three are under way at once
+        running -= 1
         return data
 
     workflow = create_workflow(id="w").foreach(item, concurrency=3)

@@ -44,6 +44,35 @@ async def test_each_step_gets_what_the_one_before_it_gave_and_records_keep_both(
     assert list(result.steps) == result.step_execution_path == ["one", "same"]
 
 
+async def test_an_input_may_look_like_the_payload_of_an_event(register) -> None:
+    workflow = create_workflow(id="w").then(same).then(giving("two", {"result": "success"}))
+    await register(workflow)
+    given = {"inputData": "test-input", "data": {"inputData": 1}, "runId": "mine"}
+    result = await run(workflow, given)
+    assert (result.input, result.steps["same"].output, result.steps["two"].status) == (
+        given,
+        given,
+        "success",
+    )
+    assert result.run_id != "mine"
+
+
+async def test_a_list_is_passed_on_as_the_list_it_is(register) -> None:
+    workflow = create_workflow(id="w").then(giving("one", [{"str": "step1-data"}])).then(same)
+    await register(workflow)
+    assert (await run(workflow)).steps["same"].payload == [{"str": "step1-data"}]
+
+
+async def test_a_step_may_give_nothing(register) -> None:
+    workflow = create_workflow(id="w").then(giving("one", {"data": "success"}))
+    workflow.map({"data": {"step": "one", "path": "data"}}).then(giving("two", None))
+    await register(workflow)
+    result = await run(workflow)
+    record = result.steps["two"]
+    assert (record.status, record.payload, record.output) == ("success", {"data": "success"}, None)
+    assert (result.status, result.result) == ("success", None)
+
+
 async def test_a_step_reads_the_input_and_the_results_of_others_by_step_or_id(register) -> None:
     one = giving("one", {"value": "one"})
 
@@ -106,6 +135,29 @@ async def test_a_map_from_several_steps_takes_the_first_that_has_run(register) -
     workflow.map({"result": {"step": [a, b], "path": "result"}})
     await register(workflow)
     assert (await run(workflow)).raw_result == {"result": "b"}
+
+
+async def test_a_map_stands_between_steps_and_another_after_them(register) -> None:
+    async def greet(ctx: StepContext[Any]) -> str:
+        return f"Hello {ctx.input_data['result']}"
+
+    one = giving("one", {"result": "success"})
+    workflow = create_workflow(id="w").then(one)
+    workflow.map({"test": {"init_data": True, "path": "cool"}, "test2": {"fn": greet}})
+    two = create_step(
+        id="two",
+        execute=lambda ctx: {"result": ctx.input_data["test"], "second": ctx.input_data["test2"]},
+    )
+    workflow.then(two).map(
+        {
+            "result": {"step": two, "path": "result"},
+            "second": {"fn": lambda ctx: ctx.get_step_result(one)["result"]},
+        }
+    )
+    await register(workflow)
+    result = await run(workflow, {"cool": "test-input"})
+    assert result.raw_result == {"result": "test-input", "second": "success"}
+    assert result.steps["two"].output == {"result": "test-input", "second": "Hello success"}
 
 
 async def test_a_path_through_something_that_is_no_object_fails_the_run_naming_it(register) -> None:
@@ -180,6 +232,10 @@ def test_a_mapping_that_cannot_work_is_refused_when_it_is_defined(source: Any, s
         create_workflow(id="w").map(source)
 
 
+def test_a_template_may_name_a_whole_step() -> None:
+    create_workflow(id="w").map({"x": {"template": "${stepResults.stepA}"}})
+
+
 class Inner(BaseModel):
     value: int = 1
 
@@ -196,6 +252,22 @@ async def test_defaults_of_schemas_are_filled_in(register) -> None:
     await register(workflow)
     result = await run(workflow, {"required": "x"})
     assert result.raw_result == result.steps["typed"].payload == {"required": "x", "nested": {"value": 1}}
+
+
+async def test_a_later_step_gets_the_defaults_of_its_schema_and_only_what_the_schema_has(register) -> None:
+    class Later(BaseModel):
+        value1: str
+        status: str = "default-value"
+
+    later = create_step(
+        id="later", input_schema=Later, execute=lambda ctx: f"{ctx.input_data.status}-{ctx.input_data.value1}"
+    )
+    workflow = (
+        create_workflow(id="w").then(giving("one", {"value1": "x", "value2": 2, "value3": 3})).then(later)
+    )
+    await register(workflow)
+    result = await run(workflow)
+    assert result.raw_result == "default-value-x"
 
 
 async def test_a_wrong_input_names_each_place_and_starts_nothing(register) -> None:

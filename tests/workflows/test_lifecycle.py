@@ -10,6 +10,8 @@ import pytest
 
 from flowctl import NotSuspendedError, StepContext, create_step, create_workflow, step
 
+pytestmark = pytest.mark.every_storage
+
 
 @step
 async def ok(data: Any) -> Any:
@@ -71,11 +73,16 @@ async def test_callbacks_are_told_of_a_success(register) -> None:
 async def test_callbacks_are_told_of_a_failure_first_the_end_then_the_error(register) -> None:
     told = Told()
     workflow = create_workflow(id="w", **told.options()).then(broken())
-    await register(workflow)
-    await run(workflow, {"id": 7})
+    app = await register(workflow)
+    options = {"initial_state": {"counter": 0}, "request_context": {"errorKey": "errorValue"}}
+    result = await run(workflow, {"id": 7}, **options)
     assert told.names == ["on_start", "on_finish", "on_error"]
-    info = told.calls[2][1]
-    assert (info.status, info.error.message, info.get_init_data()) == ("failed", "Test error", {"id": 7})
+    for _, info in told.calls[1:]:
+        assert (info.status, info.error.message, info.get_init_data()) == ("failed", "Test error", {"id": 7})
+        assert (info.run_id, info.workflow_id, info.resource_id) == (result.run_id, "w", "user-1")
+        assert (info.state, info.request_context.get("errorKey")) == ({"counter": 0}, "errorValue")
+        assert (info.app, info.steps["broken"].status) == (app, "failed")
+        assert callable(info.logger.error)
 
 
 async def test_an_on_start_that_raises_refuses_the_start_and_the_run_stays_pending(register) -> None:
@@ -110,6 +117,17 @@ async def test_callbacks_are_told_of_a_suspension_and_of_a_cancellation_but_not_
         ("on_finish", "suspended"),
         ("on_finish", "canceled"),
     ]
+
+
+async def test_what_callbacks_raise_is_logged_and_changes_nothing(register, caplog) -> None:
+    def burst(info: Any) -> None:
+        raise RuntimeError(f"after {info.status}")
+
+    workflow = create_workflow(id="w", on_finish=burst, on_error=burst).then(broken())
+    await register(workflow)
+    result = await run(workflow)
+    assert (result.status, result.error.message) == ("failed", "Test error")
+    assert caplog.text.count("RuntimeError: after failed") == 2
 
 
 async def test_nested_workflows_call_back_too(register) -> None:
@@ -166,6 +184,33 @@ async def test_a_paused_run_goes_on_to_its_end_and_names_no_step(register) -> No
     assert types.count("workflow-paused") == 1
 
 
+@pytest.mark.parametrize("first", ["then", "parallel", "nested"])
+async def test_per_step_runs_one_step_and_says_that_the_run_is_paused(register, first: str) -> None:
+    calls: list[str] = []
+
+    def named(id: str) -> Any:
+        async def work(ctx: StepContext[Any]) -> Any:
+            calls.append(id)
+            return {"value": f"{id}-done"}
+
+        return create_step(id=id, execute=work)
+
+    workflow = create_workflow(id="w")
+    match first:
+        case "then":
+            workflow.then(named("a")).then(named("b"))
+        case "parallel":
+            workflow.parallel([named("a"), named("b")]).then(named("c"))
+        case _:
+            workflow.then(named("a")).then(create_workflow(id="inner").then(named("b")).commit()).then(
+                named("c")
+            )
+    await register(workflow)
+    result = await run(workflow, {}, per_step=True)
+    assert (result.status, result.result, calls) == ("paused", None, ["a"])
+    assert {id: record.output for id, record in result.steps.items()} == {"a": {"value": "a-done"}}
+
+
 async def test_abort_ends_the_run_as_canceled_after_the_step(register) -> None:
     async def leave(ctx: StepContext[Any]) -> bool:
         ctx.abort()
@@ -202,6 +247,40 @@ async def test_a_step_in_flight_of_a_canceled_run_finishes_and_counts_for_nothin
     assert (result.status, result.steps["inner"].status) == ("canceled", "canceled")
     assert (await workflow.get_workflow_run_by_id(run.run_id)).status == "canceled"
     assert (await workflow.get_workflow_run_by_id(other.run_id)).status == "pending"
+
+
+async def test_between_two_steps_a_cancellation_keeps_the_second_from_running(register) -> None:
+    ran: list[str] = []
+
+    async def leave(ctx: StepContext[Any]) -> str:
+        ran.append("leave")
+        await run.cancel()
+        return "done"
+
+    async def after(ctx: StepContext[Any]) -> None:
+        ran.append("after")
+
+    workflow = create_workflow(id="w").then(create_step(id="leave", execute=leave))
+    workflow.then(create_step(id="after", execute=after))
+    await register(workflow)
+    run = await workflow.create_run()
+    result = await asyncio.wait_for(run.start(1), 20)
+    assert (result.status, ran, "after" in result.steps) == ("canceled", ["leave"], False)
+
+
+async def test_a_suspended_run_is_canceled_for_good(register) -> None:
+    async def ask(ctx: StepContext[Any]) -> None:
+        await ctx.suspend({"reason": "waiting for approval"})
+
+    workflow = create_workflow(id="w").then(ok).then(create_step(id="ask", execute=ask)).then(broken())
+    await register(workflow)
+    run = await workflow.create_run()
+    result = await run.start(1)
+    assert (result.status, "broken" in result.steps) == ("suspended", False)
+    await run.cancel()
+    assert (await workflow.get_workflow_run_by_id(run.run_id)).status == "canceled"
+    with pytest.raises(NotSuspendedError):
+        await run.resume(resume_data={})
 
 
 async def test_canceling_what_has_ended_changes_nothing(register) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from flowctl import StepContext, create_step, create_workflow
+
+pytestmark = pytest.mark.every_storage
 
 ran: list[str] = []
 

@@ -19,6 +19,8 @@ from flowctl import (
     create_workflow,
 )  # fmt: skip
 
+pytestmark = pytest.mark.every_storage
+
 
 class Amount(BaseModel):
     by: int = 21

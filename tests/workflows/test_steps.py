@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowctl import (
+    DefinitionError,
     NonRetriableError,
     StepContext,
     StillRunningError,
@@ -51,6 +52,18 @@ async def test_without_retries_the_first_failure_fails_the_run(register) -> None
     await register(workflow)
     result = await run(workflow)
     assert (result.status, result.steps["s"].status, tries) == ("failed", "failed", [0])
+
+
+async def test_a_failing_step_fails_alone_and_its_record_keeps_what_it_got(register) -> None:
+    work, tries = failing(1)
+    first = create_step(id="first", execute=lambda ctx: {"from": "first"})
+    workflow = create_workflow(id="w").then(first).then(create_step(id="s", execute=work))
+    await register(workflow)
+    result = await run(workflow, {})
+    assert (result.status, result.input, result.error.message) == ("failed", {}, "not yet")
+    record = result.steps["s"]
+    assert (record.status, record.payload, record.output) == ("failed", {"from": "first"}, None)
+    assert (record.error.name, result.steps["first"].status, tries) == ("ValueError", "success", [0])
 
 
 async def test_an_error_that_says_so_is_not_tried_again(register) -> None:
@@ -174,6 +187,55 @@ async def test_the_request_context_travels_and_changes_reach_later_steps(registe
     workflow = create_workflow(id="w").then(write).then(read)
     await register(workflow)
     assert (await run(workflow, request_context={"seen": []})).raw_result == [["first"], None]
+
+
+async def test_a_step_is_given_its_run_a_context_and_a_signal(register) -> None:
+    seen: list[Any] = []
+
+    @step
+    async def look(data: Any, ctx: StepContext) -> None:
+        seen.append((ctx.run_id, dict(ctx.request_context), ctx.resume_data, ctx.suspend_data))
+        seen.append((ctx.abort_signal.is_set(), callable(ctx.abort), callable(ctx.writer.write)))
+
+    workflow = create_workflow(id="w").then(look)
+    await register(workflow)
+    result = await run(workflow)
+    assert seen == [(result.run_id, {}, None, None), (False, True, True)]
+    assert (result.status, bool(result.run_id)) == ("success", True)
+
+
+async def test_a_failure_is_logged_with_the_step_and_the_workflow(register, caplog) -> None:
+    work, _ = failing(1)
+    await register(workflow := create_workflow(id="w").then(create_step(id="fragile", execute=work)))
+    await run(workflow)
+    [line] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert line.getMessage() == "Step 'fragile' of workflow 'w' failed: not yet"
+    assert line.exc_info is not None
+
+
+async def test_an_error_of_flowctl_itself_is_kept_like_any_other(register) -> None:
+    async def refuse(ctx: StepContext[Any]) -> None:
+        raise NonRetriableError("Step execution failed.", category="USER", details={"field": "email"})
+
+    await register(workflow := create_workflow(id="w").then(create_step(id="s", execute=refuse)))
+    result = await run(workflow)
+    stored = await workflow.get_workflow_run_by_id(result.run_id)
+    assert stored.steps["s"].error.to_json() == {
+        "name": "NonRetriableError", "message": "Step execution failed.", "category": "USER",
+        "details": {"field": "email"},
+    }  # fmt: skip
+
+
+async def test_a_workflow_that_was_not_committed_makes_no_run() -> None:
+    @step
+    async def ok(data: Any) -> None: ...
+
+    workflow = create_workflow(id="w").then(ok)
+    assert workflow.committed is False
+    with pytest.raises(DefinitionError, match="Uncommitted step flow changes detected"):
+        await workflow.create_run()
+    with pytest.raises(DefinitionError, match="Execution flow of workflow is not defined"):
+        await create_workflow(id="empty").create_run()
 
 
 async def test_a_leave_that_was_not_awaited_fails_the_step(register) -> None:

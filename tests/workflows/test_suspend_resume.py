@@ -23,6 +23,8 @@ from flowctl import (
     step,
 )  # fmt: skip
 
+pytestmark = pytest.mark.every_storage
+
 
 class Answer(BaseModel):
     approved: bool

@@ -17,6 +17,8 @@ from flowctl import (
     create_workflow,
 )
 
+pytestmark = pytest.mark.every_storage
+
 
 class Number(BaseModel):
     n: int
@@ -245,3 +247,80 @@ async def test_per_step_the_target_is_the_arm_that_runs_and_the_others_follow(re
     assert (await run.resume(per_step=True)).status == "paused"
     assert (await run.resume()).raw_result == {"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 3}}
     assert ran == ["b", "a", "c", "same"]
+
+
+async def test_known_arms_of_a_parallel_are_not_run_for_the_step_after_it(register) -> None:
+    def join(ctx: StepContext[Any]) -> Any:
+        return {"combined": "-".join(arm["result"] for arm in ctx.input_data.values())}
+
+    workflow = create_workflow(id="w").parallel([adding("a", 1), adding("b", 2)])
+    workflow.then(create_step(id="join", execute=join)).commit()
+    await register(workflow)
+    known = {
+        id: {
+            "status": "success",
+            "payload": {},
+            "output": {"result": f"pre-{id}"},
+            "startedAt": 1,
+            "endedAt": 2,
+        }
+        for id in ("a", "b")
+    }
+    result = await (await workflow.create_run()).time_travel("join", context=known)
+    assert (result.raw_result, ran) == ({"combined": "pre-a-pre-b"}, [])
+
+
+async def test_a_finished_run_may_be_given_another_past(register) -> None:
+    workflow = chain()
+    await register(workflow)
+    run = await workflow.create_run()
+    await run.start({"n": 1})
+    ran.clear()
+    past = {"one": {"status": "success", "payload": {"n": 1}, "output": {"n": 10}}}
+    result = await run.time_travel(workflow.steps["two"], context=past)
+    assert (result.raw_result, result.steps["one"].output, ran) == ({"n": 15}, {"n": 10}, ["two", "three"])
+
+
+async def test_a_nested_workflow_as_a_whole_is_a_target(register) -> None:
+    inner = create_workflow(id="inner", input_schema=Number).then(adding("two", 1)).then(adding("three", 1))
+    workflow = create_workflow(id="w", input_schema=Number).then(adding("one", 1)).then(inner.commit())
+    await register(workflow.then(adding("four", 1)))
+    run = await workflow.create_run()
+    result = await run.time_travel(inner, context={"one": {"status": "success", "output": {"n": 2}}})
+    assert (result.steps["inner"].output, result.raw_result) == ({"n": 4}, {"n": 5})
+    assert ran == ["two", "three", "four"]
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+async def test_the_step_before_a_branch_is_not_run_for_an_arm_in_it(register, per_step: bool) -> None:
+    arms = [(lambda ctx: True, adding("a", 1)), (lambda ctx: True, adding("b", 2))]
+    workflow = create_workflow(id="w").then(adding("check", 1)).branch(arms).commit()
+    await register(workflow)
+    past = {"check": {"status": "success", "output": {"n": 1}}}
+    result = await (await workflow.create_run()).time_travel("a", context=past, per_step=per_step)
+    assert (result.status, result.steps["a"].output, ran) == (
+        "paused" if per_step else "success",
+        {"n": 2},
+        ["a"],
+    )
+    assert result.raw_result == (None if per_step else {"a": {"n": 2}})
+
+
+async def test_a_loop_that_is_known_is_not_run_for_the_step_after_it(register) -> None:
+    workflow = create_workflow(id="w", input_schema=Number)
+    workflow.dountil(adding("loop", 1), lambda ctx: ctx.input_data.n >= 3)
+    workflow.then(create_step(id="final", execute=lambda ctx: {"final": ctx.input_data["n"]})).commit()
+    await register(workflow)
+    past = {"loop": {"status": "success", "output": {"n": 3}}}
+    result = await (await workflow.create_run()).time_travel("final", context=past)
+    assert (result.raw_result, ran) == ({"final": 3}, [])
+
+
+async def test_an_arm_of_a_parallel_is_run_alone_per_step(register) -> None:
+    workflow = create_workflow(id="w", input_schema=Number).then(adding("init", 1))
+    workflow.parallel([adding("a", 1), adding("b", 2)]).then(create_step(id="end", execute=lambda ctx: 0))
+    await register(workflow)
+    past = {"init": {"output": {"n": 1}}, "b": {"output": {"n": 9}}}
+    result = await (await workflow.create_run()).time_travel("a", context=past, per_step=True)
+    assert (result.status, ran, "end" in result.steps) == ("paused", ["a"], False)
+    assert (result.steps["a"].output, result.steps["b"].output) == ({"n": 2}, {"n": 9})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowctl.clock import Clock
 from flowctl.events import WorkflowEvent
@@ -24,6 +25,7 @@ class StoredJournal:
     leg: int
     clock: Clock
     repeats: bool = True
+    _looking_up: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def now(self) -> int:
         """See Journal."""
@@ -34,10 +36,15 @@ class StoredJournal:
         return str(uuid.uuid4())
 
     async def finished(self, op: str, key: str) -> Mapping[str, object] | None:
-        """See Journal; a runner that never repeats an operation saves the look-up."""
+        """See Journal; a runner that never repeats an operation saves the look-up.
+
+        Look-ups take turns, so that branches begin in their order however many connections a storage has.
+        """
         if not self.repeats:
             return None
-        return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=self.leg, key=key, op=op)
+        async with self._looking_up:
+            run = (self.workflow_id, self.run_id)
+            return await self.storage.finished_memo(*run, leg=self.leg, key=key, op=op)
 
     async def ended(self) -> RunStatus | None:
         """See Journal."""
