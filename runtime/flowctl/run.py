@@ -165,7 +165,8 @@ class Run(Generic[Out]):
         """Go on with a run whose process is gone; finished steps do not run again.
 
         Values of `request_context` come over those that the run has.
-        Raises NotActiveError for a run that is not running, StillRunningError while its process lives.
+        Raises NotActiveError for a run that is not running, StillRunningError while its process lives or
+        Inngest executes it, EngineError when Inngest does not say.
         """
         await (await self._restart(request_context))
         return await self._result()
@@ -179,16 +180,23 @@ class Run(Generic[Out]):
         stored = await self._stored()
         if stored.status not in ACTIVE:
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
-        held = {
-            (p.workflow_id, p.run_id): p.lease_owner for p in await self._storage.active_local_runs(now_ms())
-        }
-        owner = held.get((self.workflow_id, self.run_id))
-        if not is_lost(owner):
+        if await self._is_under_way(stored):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
         snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
         leg = plan_restart(self._with_context(snapshot, request_context))
         records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
         return await self._launch(leg, expected=ACTIVE, records=records, newest=stored.leg)
+
+    async def _is_under_way(self, stored: StoredRun) -> bool:
+        """Whether somebody executes the run: the holder of its lease, or Inngest."""
+        active = await self._storage.active_local_runs(now_ms())
+        held = {(p.workflow_id, p.run_id): p.lease_owner for p in active}
+        if not is_lost(held.get((self.workflow_id, self.run_id))):
+            return True
+        begun = stored.snapshot.engine_run_id
+        if begun is None or self.app.engine_for(self.workflow) == "local":
+            return False
+        return await self.app.inngest_runner.is_under_way(self.workflow, begun)
 
     async def time_travel(
         self,
@@ -384,7 +392,7 @@ class Run(Generic[Out]):
             self.run_id,
             expected,
             self.app.clock.now(),
-            leg.snapshot,
+            replace(leg.snapshot, engine_run_id=None),
             engine=engine,
             lease=self.app.local_runner.lease() if engine == "local" else None,
             records=records,

@@ -116,7 +116,10 @@ _RECORD_NAMES = tuple((f.name, camel(f.name)) for f in fields(StepResult))
 
 @dataclass(slots=True)
 class Snapshot:
-    """Everything stored of a run: enough to show it and to go on with it."""
+    """Everything stored of a run: enough to show it and to go on with it.
+
+    `engine_run_id` is Inngest's id of the function run that executes the newest leg, once it has begun.
+    """
 
     run_id: str
     status: RunStatus = "pending"
@@ -133,6 +136,7 @@ class Snapshot:
     result: Any = None
     error: RunError | None = None
     timestamp: int = 0
+    engine_run_id: str | None = None
 
     @property
     def steps(self) -> dict[str, StepResult]:
@@ -168,6 +172,8 @@ class Snapshot:
         }
         if self.positions:
             shown["positions"] = self.positions
+        if self.engine_run_id is not None:
+            shown["engineRunId"] = self.engine_run_id
         if self.status == "success":
             shown["result"] = self.result
         if self.error is not None:
@@ -195,6 +201,7 @@ class Snapshot:
             result=data.get("result"),
             error=RunError.from_json(error) if error else None,
             timestamp=int(data.get("timestamp") or 0),
+            engine_run_id=data.get("engineRunId"),
         )
 
 

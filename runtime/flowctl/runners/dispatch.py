@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import inngest
+import orjson
 
 from flowctl.errors import EngineError
 from flowctl.runners.engine_api import EngineApi
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 TRIES = 2
 LONGEST_PAUSE_SECONDS = 30.0
 PAUSE_SECONDS = 0.25
+ANSWER_SECONDS = 10.0
+_UNDER_WAY = frozenset({"Running", "Scheduled"})
 _ENGINE_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -96,6 +100,23 @@ class InngestRunner:
     def _is_ours(self, dispatch: Dispatch) -> bool:
         workflow = self.app.workflows.get(dispatch.workflow_id)
         return workflow is not None and self.app.engine_for(workflow) == "inngest"
+
+    async def is_under_way(self, workflow: Workflow[Any, Any], engine_run_id: str) -> bool:
+        """Whether Inngest executes this function run, or will; raises EngineError when it does not say."""
+        api = self.bound(workflow).api
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await api.call("GET", f"/v1/runs/{engine_run_id}")
+        except TimeoutError:
+            raise EngineError(f"Inngest at {api.client.api_origin} did not answer in time.") from None
+        if answer.status in {401, 403}:
+            raise EngineError(
+                f"Inngest at {api.client.api_origin} does not tell about runs: {answer.status}."
+            )
+        known: Mapping[str, Any] = (orjson.loads(answer.body) if answer.status == 200 else {}).get(
+            "data"
+        ) or {}
+        return known.get("status") in _UNDER_WAY
 
     async def cancel(self, workflow: Workflow[Any, Any], run_id: str) -> None:
         """Tell the steps in flight here, and the engine, that a run was canceled."""

@@ -248,7 +248,8 @@ class BoundWorkflow:
 
     async def _execute(self, ctx: inngest.Context, ops: InngestOps, leg: Leg, number: int) -> Any:
         graph = self.workflow.serialized_step_graph
-        leg = replace(leg, snapshot=replace(leg.snapshot, serialized_step_graph=graph))
+        begun = replace(leg.snapshot, serialized_step_graph=graph, engine_run_id=ctx.run_id)
+        leg = replace(leg, snapshot=begun)
         resource_id = ctx.event.data.get("resourceId")
         async with self._journal(leg.snapshot.run_id, number) as journal, self._watched(journal) as signal:
             env = Environment(
@@ -266,7 +267,8 @@ class BoundWorkflow:
 
     async def _roll_over(self, walk: Walk, number: int) -> dict[str, Any]:
         """Begin the next leg where this one stands: claimed, and its event stored, in one transaction."""
-        next_leg = plan_continuation(walk.leg, walk.snapshot(), walk.suspended_again())
+        stands = replace(walk.snapshot(), engine_run_id=None)
+        next_leg = plan_continuation(walk.leg, stands, walk.suspended_again())
         await self.app.storage.claim(
             Claim(
                 self.workflow.id,
