@@ -132,7 +132,7 @@ class App:
 
     async def start(self) -> None:
         """Open the storage and take over local runs whose process is gone."""
-        from flowctl.run import take_over  # noqa: PLC0415 - runs import the app: the cycle is cut here
+        from flowctl.take_over import take_over  # noqa: PLC0415 - runs import the app: the cycle is cut here
 
         await self.storage.open()
         await take_over(self)
@@ -165,7 +165,7 @@ class App:
 
     async def _take_over_later(self) -> None:
         """Take over runs whose lease lapses while this app is up: of a process on another host that died."""
-        from flowctl.run import take_over  # noqa: PLC0415 - as above
+        from flowctl.take_over import take_over  # noqa: PLC0415 - as above
 
         while any(self.engine_for(workflow) == "local" for workflow in self.workflows.values()):
             await asyncio.sleep(TAKE_OVER_SECONDS)

@@ -1,6 +1,6 @@
-"""The handle on one run: validate, claim in storage, hand the leg to a runner, read the result.
+"""The handle on one run: validate, plan, launch the leg, read the result.
 
-Called by users and the server; calls `execution.plans` (pure), storage, and the runners.
+Called by users and the server; calls `execution.plans` (pure), `launch` and storage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Generic
 from typing_extensions import TypeVar
 
 from flowctl.app import default_app
-from flowctl.clock import now_ms
 from flowctl.errors import (
     AlreadyClaimedError,
     NotActiveError,
@@ -27,23 +26,22 @@ from flowctl.errors import (
 from flowctl.events import WorkflowEvent, run_canceled
 from flowctl.execution.callbacks import RunInfo, info_of, notify_ended, notify_started
 from flowctl.execution.paths import leaf_paths
-from flowctl.execution.plans import Leg, dispatch_body, plan_restart, plan_resume, plan_start, same_suspension
+from flowctl.execution.plans import Leg, plan_restart, plan_resume, plan_start, same_suspension
 from flowctl.execution.time_travel import Records, Travel, plan_time_travel
+from flowctl.launch import NEVER_STARTED, is_under_way, launch, started_before
 from flowctl.request_context import RequestContext
-from flowctl.runners.local import is_lost
 from flowctl.schema import parse, to_json
-from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StepResult, StoredRun
+from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StoredRun
 from flowctl.step import Step
-from flowctl.storage.base import Claim, Dispatch, Storage
+from flowctl.storage.base import Storage
 from flowctl.stored import result_of, with_nested_rows
-from flowctl.stream import LegEnd, RunStream
+from flowctl.stream import RunStream
 
 if TYPE_CHECKING:
     from flowctl.app import App
     from flowctl.workflow import Workflow
 
 Out = TypeVar("Out", default=Any)
-_NEVER_STARTED: frozenset[RunStatus] = frozenset({"pending"})
 _AT_REST: frozenset[RunStatus] = frozenset(
     {"pending", "suspended", "success", "failed", "canceled", "paused"}
 )
@@ -180,23 +178,12 @@ class Run(Generic[Out]):
         stored = await self._stored()
         if stored.status not in ACTIVE:
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
-        if await self._is_under_way(stored):
+        if await is_under_way(self, stored):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
         snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
         leg = plan_restart(self._with_context(snapshot, request_context))
         records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
-        return await self._launch(leg, expected=ACTIVE, records=records, newest=stored.leg)
-
-    async def _is_under_way(self, stored: StoredRun) -> bool:
-        """Whether somebody executes the run: the holder of its lease, or Inngest."""
-        active = await self._storage.active_local_runs(now_ms())
-        held = {(p.workflow_id, p.run_id): p.lease_owner for p in active}
-        if not is_lost(held.get((self.workflow_id, self.run_id))):
-            return True
-        begun = stored.snapshot.engine_run_id
-        if begun is None or self.app.engine_for(self.workflow) == "local":
-            return False
-        return await self.app.inngest_runner.is_under_way(self.workflow, begun)
+        return await launch(self, leg, expected=ACTIVE, records=records, newest=stored.leg)
 
     async def time_travel(
         self,
@@ -297,8 +284,8 @@ class Run(Generic[Out]):
         self, input_data: Any, initial_state: Any, request_context: Any, *, per_step: bool
     ) -> Awaitable[Any]:
         stored = await self._stored()
-        if stored.status not in _NEVER_STARTED:
-            raise self._started_before(stored.status)
+        if stored.status not in NEVER_STARTED:
+            raise started_before(self.run_id, stored.status)
         begun = replace(
             stored.snapshot,
             status="running",
@@ -307,7 +294,7 @@ class Run(Generic[Out]):
             request_context=self._valid_context(request_context),
         )
         await notify_started(self.workflow, partial(self._info, begun))
-        return await self._launch(plan_start(begun, per_step=per_step), expected=_NEVER_STARTED)
+        return await launch(self, plan_start(begun, per_step=per_step), expected=NEVER_STARTED)
 
     async def _resume(
         self,
@@ -323,7 +310,7 @@ class Run(Generic[Out]):
         stored = await self._at_rest(seen)
         snapshot = replace(self._with_context(stored.snapshot, request_context), status="running")
         if stored.status == "paused" and step is None and label is None:
-            return await self._launch(Leg("resume", snapshot, per_step=per_step), expected=_PAUSED)
+            return await launch(self, Leg("resume", snapshot, per_step=per_step), expected=_PAUSED)
         target = plan_resume(self.workflow, stored.snapshot, step=_path(step), label=label, item=item)
         if not same_suspension(target, seen.snapshot, stored.snapshot):
             raise AlreadyClaimedError(f"Run {self.run_id!r} was resumed meanwhile: another call was first.")
@@ -339,7 +326,7 @@ class Run(Generic[Out]):
             resume_data=data,
             per_step=per_step,
         )
-        return await self._launch(leg, expected=_SUSPENDED)
+        return await launch(self, leg, expected=_SUSPENDED)
 
     async def _at_rest(self, stored: StoredRun) -> StoredRun:
         """The run once its leg has ended: a suspension is seen as an event before that."""
@@ -372,54 +359,7 @@ class Run(Generic[Out]):
             initial_state=to_json(asked.initial_state),
         )
         leg = plan_time_travel(self.workflow, self._with_context(stored.snapshot, request_context), travel)
-        return await self._launch(leg, expected=_AT_REST, records=leg.snapshot.records)
-
-    async def _launch(
-        self,
-        leg: Leg,
-        *,
-        expected: frozenset[RunStatus],
-        records: Mapping[str, StepResult] | None = None,
-        newest: int | None = None,
-    ) -> Awaitable[Any]:
-        """Claim a leg and hand it to its engine; the answer can be awaited for the leg's end.
-
-        `records` replace those that are stored; leg number `newest`, when given, must be the last so far.
-        """
-        engine = self.app.engine_for(self.workflow)
-        claim = Claim(
-            self.workflow_id,
-            self.run_id,
-            expected,
-            self.app.clock.now(),
-            replace(leg.snapshot, engine_run_id=None),
-            engine=engine,
-            lease=self.app.local_runner.lease() if engine == "local" else None,
-            records=records,
-            leg=newest,
-            dispatch=dispatch_body(leg, self.resource_id) if engine == "inngest" else None,
-        )
-        seen = 0 if expected is _NEVER_STARTED or engine == "local" else await self._last_event()
-        number = await self._storage.claim(claim)
-        if number is None:
-            status = (await self._stored()).status
-            if expected is _NEVER_STARTED:
-                raise self._started_before(status)
-            raise AlreadyClaimedError(f"Run {self.run_id!r} is {status}: another call was first.")
-        if engine == "local":
-            runner = self.app.local_runner
-            return runner.launch(self.workflow, leg, number=number, resource_id=self.resource_id)
-        dispatch = Dispatch(self.workflow_id, self.run_id, number, claim.dispatch or {})
-        await self.app.inngest_runner.deliver(dispatch)
-        return LegEnd(self, seen)
-
-    def _started_before(self, status: RunStatus) -> StillRunningError:
-        way_out = "go on with resume()" if status in {"paused", "suspended"} else "create another run"
-        return StillRunningError(f"Run {self.run_id!r} was started before (it is {status}): {way_out}.")
-
-    async def _last_event(self) -> int:
-        known = await self._storage.read_events(self.workflow_id, self.run_id)
-        return known[-1][0] if known else 0
+        return await launch(self, leg, expected=_AT_REST, records=leg.snapshot.records)
 
     def _valid(self, schema: Any, data: Any, what: str) -> Any:
         plain = to_json(data)
@@ -461,24 +401,6 @@ async def create_run(
         workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=app.clock.now()
     )
     return Run(workflow, app, id, stored.resource_id)
-
-
-async def take_over(app: App, workflow_id: str | None = None) -> None:
-    """Go on with the app's local runs, or those of one workflow, whose process is gone."""
-    for pointer in await app.storage.active_local_runs(now_ms()):
-        workflow = app.workflows.get(pointer.workflow_id)
-        if workflow is None or not is_lost(pointer.lease_owner):
-            continue
-        if workflow_id not in {None, workflow.id}:
-            continue
-        stored = await app.storage.get_run(pointer.workflow_id, pointer.run_id)
-        if stored is None:
-            continue
-        run: Run[Any] = Run(workflow, app, pointer.run_id, stored.resource_id)
-        try:
-            await run._launch(plan_restart(stored.snapshot), expected=ACTIVE, newest=pointer.leg)  # noqa: SLF001 - a door of this file  # pyright: ignore[reportPrivateUsage]
-        except AlreadyClaimedError:
-            continue
 
 
 def _path(step: Any) -> str | Sequence[str] | None:

@@ -39,6 +39,12 @@ class LegEnd:
                 return
 
 
+async def last_event(run: Run[Any]) -> int:
+    """The number of the run's newest event, 0 when there is none."""
+    known = await run.app.storage.read_events(run.workflow_id, run.run_id)
+    return known[-1][0] if known else 0
+
+
 class RunStream(Generic[Out]):
     """A run's events as an async iterable; `result()` waits for the end, `status` says where it stands."""
 
@@ -81,7 +87,7 @@ class RunStream(Generic[Out]):
         if self._begin is None:
             await self._run.app.opened()
             return 0
-        seen = await self._run._last_event()  # noqa: SLF001 - a stream is part of its run  # pyright: ignore[reportPrivateUsage]
+        seen = await last_event(self._run)
         await self._begin()
         return seen
 

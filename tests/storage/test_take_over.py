@@ -10,9 +10,9 @@ from typing import Any
 
 from flowctl import App, create_workflow, step
 from flowctl.clock import now_ms
-from flowctl.run import take_over
 from flowctl.runners import local
 from flowctl.storage.base import Lease
+from flowctl.take_over import take_over
 from tests.storage.databases import Database, claim, create, snapshot
 
 calls: list[int] = []

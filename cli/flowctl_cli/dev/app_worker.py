@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowctl.run import take_over
+from flowctl.take_over import take_over
 from flowctl_cli.dev import debugger, logs
 from flowctl_cli.dev.channel import Job
 from flowctl_cli.dev.server import TICK_SECONDS, Server

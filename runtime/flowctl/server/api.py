@@ -13,12 +13,13 @@ from typing import Any
 from starlette.responses import Response
 
 from flowctl.errors import RunNotFoundError
-from flowctl.run import Run, take_over
+from flowctl.run import Run
 from flowctl.server import functions, models, streams, wire
 from flowctl.server.models import Body, NewRunQuery, Query, RunQuery
 from flowctl.server.operations import Call, Operation, json_response, operation
 from flowctl.snapshot import TERMINAL, RunResult, RunStatus, StoredRun
 from flowctl.stream import RunStream
+from flowctl.take_over import take_over
 
 StartCall = Call[NewRunQuery, models.StartRun]
 ResumeCall = Call[RunQuery, models.ResumeRun]
