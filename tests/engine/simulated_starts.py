@@ -29,14 +29,14 @@ class Simulation:
         )
         self.starts: list[Start] = []
 
-    def send(self, at: int, **data: Any) -> list[RunRow]:
+    def send(self, at: int, *, ts: int = 0, **data: Any) -> list[RunRow]:
         """Take an event in, once the timers before it have fired; answers the runs that it began."""
         self.pass_to(at)
-        return self.take_in(at, **data)
+        return self.take_in(at, ts=ts, **data)
 
-    def take_in(self, at: int, **data: Any) -> list[RunRow]:
+    def take_in(self, at: int, *, ts: int = 0, **data: Any) -> list[RunRow]:
         """Take an event in while nothing else happens."""
-        event = parse_event({"name": "e", "data": data}, now=at)
+        event = parse_event({"name": "e", "data": data, "ts": ts}, now=at)
         self.ledger.take_in([event])
         return self.store.runs_of_event(event.internal_id)
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +9,6 @@ from flowctl.engine.flow_control import (
     Debounce,
     FlowControl,
     Rate,
-    Window,
     admitted,
     debounced_until,
     full_gate,
@@ -24,38 +21,51 @@ moments = st.lists(st.integers(0, 100_000), min_size=1, max_size=60).map(sorted)
 HOUR = 3_600_000
 
 
-@given(times=moments, limit=st.integers(1, 5), period=st.integers(1, 20_000))
-def test_a_rate_limit_never_admits_more_than_its_limit_from_a_windows_first_start(times, limit, period):
-    window: Window | None = None
-    starts: Counter[int] = Counter()
+rates = st.builds(
+    Rate,
+    limit=st.integers(1, 5),
+    period=st.integers(100, 20_000),
+    key=st.none(),
+    burst=st.integers(0, 4),
+)
+
+
+@given(times=moments, rate=rates)
+def test_a_rate_limit_admits_no_more_than_its_rate_and_burst_and_refuses_only_what_exceeds_it(times, rate):
+    arrival, starts = None, []
     for now in times:
-        after = admitted(window, limit=limit, period=period, now=now)
-        if after is None:
-            assert window is not None
-            assert now < window.began + period
-            assert window.count == limit
-            continue
-        window = after
-        starts[window.began] += 1
-    assert max(starts.values()) <= limit
+        after = admitted(arrival, rate, now=now)
+        ahead = 0 if arrival is None else (arrival - now) / rate.interval
+        assert (after is None) == (ahead > rate.burst)
+        if after is not None:
+            arrival, starts = after, [*starts, now]
+    for start in starts:
+        assert sum(start <= other < start + rate.period for other in starts) <= rate.limit + rate.burst
 
 
-@given(times=moments, limit=st.integers(1, 5), period=st.integers(100, 20_000), burst=st.integers(1, 4))
-def test_throttled_starts_keep_order_and_exceed_the_rate_by_no_more_than_the_burst(
-    times, limit, period, burst
-):
-    rate, arrival, starts = Rate(limit, period, None, burst), None, []
+def test_a_refused_start_does_not_delay_the_next_one_that_is_admitted():
+    rate = Rate(limit=2, period=1000, key=None)
+    arrival = admitted(None, rate, now=0)
+    assert arrival == 500
+    assert [admitted(arrival, rate, now=now) for now in (0, 499)] == [None, None]
+    assert admitted(arrival, rate, now=500) == 1000
+
+
+@given(times=moments, rate=rates)
+def test_throttled_starts_keep_order_and_exceed_the_rate_by_no_more_than_the_burst(times, rate):
+    arrival, starts = None, []
     for now in times:
         start, arrival = throttled(arrival, rate, now=now)
         assert start >= now
         starts.append(start)
     assert starts == sorted(starts)
     for start in starts:
-        assert sum(start <= other < start + period for other in starts) <= limit + burst
+        count = sum(start <= other < start + rate.period for other in starts)
+        assert count <= rate.limit + rate.burst + 1  # moments are rounded to milliseconds
 
 
-def test_throttle_lets_a_burst_pass_at_once_and_spaces_what_follows():
-    rate, arrival, starts = Rate(limit=2, period=1000, key=None, burst=2), None, []
+def test_throttle_lets_a_burst_pass_beside_the_first_and_spaces_what_follows():
+    rate, arrival, starts = Rate(limit=2, period=1000, key=None, burst=1), None, []
     for _ in range(4):
         start, arrival = throttled(arrival, rate, now=0)
         starts.append(start)
@@ -74,7 +84,7 @@ def test_a_debounce_waits_a_period_but_never_past_its_timeout(since, later, peri
 def test_priority_moves_a_run_by_twelve_hours_at_most():
     assert rank(HOUR, 120) == HOUR - 120_000
     assert rank(HOUR, -99_999) == HOUR + 12 * HOUR
-    assert rank(HOUR, "high") == HOUR
+    assert [rank(HOUR, ignored) for ignored in ("high", 1.5, True, None)] == [HOUR] * 4
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=3), st.data())
@@ -101,6 +111,24 @@ def test_a_registration_is_read_into_rules():
         10_000,
         None,
     )
+
+
+def test_a_concurrency_limit_of_runs_stands_beside_those_of_requests():
+    raw = {"fn": [{"limit": 1, "key": "event.data.k"}], "step": [{"limit": 5, "scope": "Fn"}]}
+    of_requests, of_runs = FlowControl.of({"concurrency": raw}).concurrency
+    assert (of_requests.limit, of_requests.scope) == (5, "fn")
+    assert (of_runs.limit, of_runs.gate("a-f", 7)) == (1, "run/a-f/event.data.k/7")
+    assert FlowControl.of({"concurrency": {"fn": [], "step": []}}).concurrency == ()
+
+
+def test_an_idempotency_key_takes_the_place_of_a_rate_limit():
+    rules = FlowControl.of({"idempotency": "event.id", "rateLimit": {"limit": 5, "period": "1m"}})
+    assert rules.rate_limit == Rate(1, 24 * HOUR, "event.id")
+
+
+def test_a_tenth_of_a_rate_limit_may_come_ahead_of_its_time():
+    limits = [FlowControl.of({"rateLimit": {"limit": n, "period": "1m"}}).rate_limit for n in (9, 10, 35)]
+    assert [limit and limit.burst for limit in limits] == [0, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +161,13 @@ def minimal(**config):
     [
         ({"triggers": [{"event": f"e{i}"} for i in range(11)]}, "11 triggers; 10 is the most"),
         ({"cancel": [{"event": f"e{i}"} for i in range(6)]}, "6 events that cancel it; 5 is the most"),
+        ({"triggers": [{"event": "e"}, {"event": "e"}]}, "has the trigger 'e' twice"),
+        ({"triggers": [{"cron": "0 1 * * *", "event": "e"}]}, "neither an event nor a cron schedule, or"),
+        ({"triggers": [{"event": "e", "expression": "event.data."}]}, "'event.data.' is no valid expression"),
+        ({"rateLimit": {"limit": 1, "period": "1m", "key": "1 +"}}, "'1 \\+' is no valid expression"),
         ({"concurrency": [1, 2, 3]}, "3 concurrency limits; 2 is the most"),
+        ({"concurrency": {"fn": [{"limit": 1}, {"limit": 2}]}}, "2 concurrency limits of runs; 1 is"),
+        ({"concurrency": {"limit": 1, "scope": "env"}}, "scope 'env' has no key; give it one"),
         ({"debounce": {"period": "999ms"}}, "debounce period is '999ms'; choose one from '1s' to '7d'"),
         ({"debounce": {"period": "169h"}}, "debounce period is '169h'"),
         ({"rateLimit": {"limit": 1, "period": "25h"}}, "rate limit's period is '25h'"),
@@ -160,5 +194,6 @@ def test_a_registration_may_go_to_its_limits():
             rateLimit={"limit": 1, "period": "24h"},
         )
     )
+    check(minimal(triggers=[{"event": "e"}, {"event": "e", "expression": "event.data.k == 1"}]))
     check(minimal(debounce={"period": "1s"}))
     check(minimal(batchEvents={"maxSize": 2, "timeout": "1s", "key": "event.data.k"}, concurrency=1))

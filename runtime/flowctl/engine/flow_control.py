@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flowctl.engine.protocol import duration_ms
@@ -14,12 +14,13 @@ from flowctl.engine.protocol import duration_ms
 DAY_MS = 24 * 3_600_000
 PRIORITY_BOUND_MS = 12 * 3_600_000
 BATCH_TIMEOUT_MS = 60_000
+RUN_SCOPE = "run"
 _SCOPES = ("fn", "env", "account")
 
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most `limit` requests at once for each value of `key` in a scope."""
+    """At most `limit` requests at once for each value of `key` in a scope; in `RUN_SCOPE` so many runs."""
 
     limit: int
     key: str | None
@@ -27,18 +28,23 @@ class Concurrency:
 
     def gate(self, slug: str, value: object) -> str:
         """The name of what is shared by all that this limit counts together."""
-        owner = slug if self.scope == "fn" else self.key or ""
+        owner = slug if self.scope in {"fn", RUN_SCOPE} else self.key or ""
         return f"{self.scope}/{owner}/{self.key or ''}/{value if self.key else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`limit` starts in a period for each value of `key`; `burst` of them at once."""
+    """`limit` starts in a period, evenly, for each value of `key`; so many as `burst` ahead of their time."""
 
     limit: int
     period: int
     key: str | None
-    burst: int = 1
+    burst: int = 0
+
+    @property
+    def interval(self) -> float:
+        """Milliseconds from one start to the next."""
+        return self.period / self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,6 @@ class FlowControl:
     batch: Batch | None = None
     singleton: Singleton | None = None
     priority: str | None = None
-    idempotency: str | None = None
     start_timeout: int | None = None
     finish_timeout: int | None = None
 
@@ -90,38 +95,26 @@ class FlowControl:
         return cls(
             concurrency=_concurrency(config.get("concurrency")),
             throttle=_rate(config.get("throttle")),
-            rate_limit=_rate(config.get("rateLimit")),
+            rate_limit=_rate_limit(config),
             debounce=_debounce(config.get("debounce")),
             batch=_batch(config.get("batchEvents")),
             singleton=_singleton(config.get("singleton")),
             priority=(config.get("priority") or {}).get("run"),
-            idempotency=config.get("idempotency"),
             start_timeout=_span(timeouts.get("start")),
             finish_timeout=_span(timeouts.get("finish")),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A period that began with the first start in it."""
-
-    began: int
-    count: int
-
-
-def admitted(window: Window | None, *, limit: int, period: int, now: int) -> Window | None:
-    """The window after one more start, or None when it is full."""
-    if window is None or now >= window.began + period:
-        return Window(now, 1)
-    return Window(window.began, window.count + 1) if window.count < limit else None
+def admitted(arrival: float | None, rate: Rate, *, now: int) -> float | None:
+    """The theoretical arrival time after one more start (generic cell rate), or None when it is refused."""
+    expected = now if arrival is None else max(arrival, now)
+    return None if expected - rate.burst * rate.interval > now else expected + rate.interval
 
 
 def throttled(arrival: float | None, rate: Rate, *, now: int) -> tuple[int, float]:
     """When the next start may happen, and the theoretical arrival time after it (generic cell rate)."""
-    interval = rate.period / rate.limit
     expected = now if arrival is None else max(arrival, now)
-    start = max(now, round(expected - (rate.burst - 1) * interval))
-    return start, expected + interval
+    return max(now, round(expected - rate.burst * rate.interval)), expected + rate.interval
 
 
 def debounced_until(rule: Debounce, *, since: int, now: int) -> int:
@@ -131,10 +124,10 @@ def debounced_until(rule: Debounce, *, since: int, now: int) -> int:
 
 
 def rank(now: int, priority: object) -> int:
-    """The place in the queue: a time, moved by the priority's seconds, twelve hours at most."""
-    if isinstance(priority, bool) or not isinstance(priority, int | float):
+    """The place in the queue: a time, moved by the priority's whole seconds, twelve hours at most."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
         return now
-    return now - round(max(-PRIORITY_BOUND_MS, min(PRIORITY_BOUND_MS, priority * 1000)))
+    return now - max(-PRIORITY_BOUND_MS, min(PRIORITY_BOUND_MS, priority * 1000))
 
 
 def full_gate(gates: Sequence[tuple[str, int]], held: Mapping[str, int]) -> str | None:
@@ -147,26 +140,47 @@ def _span(text: Any) -> int | None:
 
 
 def _concurrency(raw: Any) -> tuple[Concurrency, ...]:
-    if not raw:
-        return ()
-    entries = raw if isinstance(raw, list) else [raw]
+    """A number, one limit, a list of them, or `{"fn": limits of runs, "step": limits of requests}`."""
+    if isinstance(raw, Mapping) and "limit" not in raw:
+        of_runs = [_run_concurrency(entry) for entry in raw.get("fn") or ()]
+        return (*_concurrency(raw.get("step")), *of_runs)
+    entries = raw if isinstance(raw, list) else [raw] if raw else []
     return tuple(rule for entry in entries if (rule := _one_concurrency(entry)).limit > 0)
 
 
 def _one_concurrency(entry: Any) -> Concurrency:
     if isinstance(entry, int):
         return Concurrency(entry, None, "fn")
-    scope = entry.get("scope") or "fn"
+    scope = (entry.get("scope") or "fn").lower()
     if scope not in _SCOPES:
         raise ValueError(f"{scope!r} is no concurrency scope; choose one of {', '.join(_SCOPES)}")
-    return Concurrency(int(entry["limit"]), entry.get("key"), scope)
+    if scope != "fn" and not entry.get("key"):
+        raise ValueError(f"its concurrency limit of scope {scope!r} has no key; give it one")
+    return Concurrency(int(entry["limit"]), entry.get("key") or None, scope)
+
+
+def _run_concurrency(entry: Mapping[str, Any]) -> Concurrency:
+    limit, scope = int(entry["limit"]), entry.get("scope") or "fn"
+    if limit < 1 or scope != "fn":
+        raise ValueError(
+            f"its concurrency limit of runs {dict(entry)!r} needs a limit above 0 and scope 'fn'"
+        )
+    return Concurrency(limit, entry.get("key") or None, RUN_SCOPE)
+
+
+def _rate_limit(config: Mapping[str, Any]) -> Rate | None:
+    """An idempotency key is a rate limit of one start a day, in place of one that is given beside it."""
+    if key := config.get("idempotency"):
+        return Rate(1, DAY_MS, key)
+    rate = _rate(config.get("rateLimit"))
+    return rate and replace(rate, burst=rate.limit // 10)
 
 
 def _rate(raw: Any) -> Rate | None:
     if not raw:
         return None
     rate = Rate(
-        int(raw["limit"]), duration_ms(str(raw["period"])), raw.get("key"), int(raw.get("burst") or 1)
+        int(raw["limit"]), duration_ms(str(raw["period"])), raw.get("key") or None, int(raw.get("burst") or 0)
     )
     if rate.limit < 1 or rate.period < 1:
         raise ValueError(f"{raw!r} must have a limit and a period above zero")

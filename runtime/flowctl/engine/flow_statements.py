@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-READ_METER = "SELECT at, count FROM meters WHERE name = ?"
+READ_METER = "SELECT at FROM meters WHERE name = ?"
 PUT_METER = """
-    INSERT INTO meters (name, at, count, until) VALUES (?, ?, ?, ?)
-    ON CONFLICT (name) DO UPDATE SET at = excluded.at, count = excluded.count, until = excluded.until
+    INSERT INTO meters (name, at, count, until) VALUES (?, ?, 0, ?)
+    ON CONFLICT (name) DO UPDATE SET at = excluded.at, until = excluded.until
 """
 FORGET_METERS = """
     DELETE FROM meters WHERE name IN (SELECT name FROM meters INDEXED BY meters_over WHERE until < ? LIMIT ?)
@@ -24,6 +24,12 @@ DELETE_TIMER = "DELETE FROM jobs WHERE run_id = ? AND target = ? AND kind = ?"
 TIMERS_OF_KIND = "SELECT run_id, target FROM jobs WHERE kind = ?"
 
 RUN_GATES = "SELECT gates FROM runs WHERE run_id = ?"
+TAKE_PLACE = "INSERT INTO places (gate, run_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+OTHERS_PLACES = """
+    SELECT count(*) FROM places
+    WHERE gate = ?1 AND NOT EXISTS (SELECT 1 FROM places WHERE gate = ?1 AND run_id = ?2)
+"""
+LEAVE_PLACES = "DELETE FROM places WHERE run_id = ?"
 PARK_JOB = "UPDATE jobs SET taken = 2, gate = ? WHERE id = ?"
 UNPARK_JOBS = """
     UPDATE jobs SET taken = 0, gate = NULL

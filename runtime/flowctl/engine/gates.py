@@ -1,18 +1,20 @@
 """Concurrency limits at the moment when jobs are taken: a job that finds a gate full is parked at it.
 
-Called by `executor`. What is held lives in memory, as the requests in flight do; the parked jobs are in
-the store, so that a new process begins with every gate open and nothing parked.
+Called by `executor`. What requests hold lives in memory, as they do; the parked jobs are in the store, so
+that a new process begins with every gate open and nothing parked. A limit of runs is counted in the store: a
+run keeps its place from its first request to its end.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
 from flowctl.engine import flow_statements as sql
-from flowctl.engine.flow_control import full_gate
+from flowctl.engine.flow_control import RUN_SCOPE, full_gate
 from flowctl.engine.store import Job, Store
 
 SCAN_MS = 1000
@@ -35,15 +37,30 @@ class Gates:
         if row is None or row[0] is None:
             return True
         gates: list[tuple[str, int]] = [(name, limit) for name, limit in orjson.loads(row[0])]
-        full = full_gate(gates, self.held)
+        of_runs = [name for name, _ in gates if _is_of_runs(name)]
+        full = full_gate(gates, self._held_by_others(of_runs, job.run_id))
         if full is None:
-            self._inside[job.id] = gates
-            self.held.update(name for name, _ in gates)
+            self._let_in(job, [gate for gate in gates if gate[0] not in of_runs], of_runs)
             return True
         self.store.db.execute(sql.PARK_JOB, (full, job.id))
         self._waited_at[full] = dict(gates)[full]
         self._freed.update(name for name, _ in gates if name != full)
         return False
+
+    def _held_by_others(self, of_runs: Sequence[str], run_id: str) -> Mapping[str, int]:
+        return (
+            {**self.held, **{name: self._places(name, run_id) for name in of_runs}} if of_runs else self.held
+        )
+
+    def _places(self, name: str, run_id: str = "") -> int:
+        """How many runs have a place at a gate, 0 for one of them."""
+        return self.store.db.execute(sql.OTHERS_PLACES, (name, run_id)).fetchone()[0]
+
+    def _let_in(self, job: Job, gates: list[tuple[str, int]], of_runs: Sequence[str]) -> None:
+        self._inside[job.id] = gates
+        self.held.update(name for name, _ in gates)
+        for name in of_runs:
+            self.store.db.execute(sql.TAKE_PLACE, (name, job.run_id))
 
     def is_waited_for(self, job: Job) -> bool:
         """Whether another job waits at a gate that this one is inside of."""
@@ -70,10 +87,15 @@ class Gates:
         return any([self._unpark_at(name) for name in names])  # noqa: C419 - each gate, not the first only
 
     def _unpark_at(self, name: str) -> bool:
-        room = self._waited_at[name] - self.held.get(name, 0)
+        held = self._places(name) if _is_of_runs(name) else self.held.get(name, 0)
+        room = self._waited_at[name] - held
         if room <= 0:
             return False
         count = self.store.db.execute(sql.UNPARK_JOBS, (name, room)).rowcount
         if count < room:
             del self._waited_at[name]
         return count > 0
+
+
+def _is_of_runs(name: str) -> bool:
+    return name.startswith(f"{RUN_SCOPE}/")

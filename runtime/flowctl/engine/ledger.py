@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from flowctl.engine import flow_statements as flow_sql
 from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
@@ -350,7 +351,7 @@ class Ledger:
         self.store.put_event(event)
         refusal = self._start_invoked(event)
         if refusal is not None:
-            error = {"name": "Error", "message": f"function {effect.slug} was not started: {refusal}"}
+            error = {"name": "Error", "message": refusal}
             self._step_ended(run.run_id, effect.step_id, orjson.dumps({"error": error}), now)
             return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
@@ -386,6 +387,8 @@ class Ledger:
         self.tally.runs_ended[status] += 1
         self.store.db.execute(sql.DELETE_RUN_JOBS, (run.run_id,))
         self.store.db.execute(sql.DELETE_PENDING, (run.run_id,))
+        if run.gates_json is not None:
+            self.store.db.execute(flow_sql.LEAVE_PLACES, (run.run_id,))
         self._answer_invokers(run, status, output, now)
         data: dict[str, Any] = {
             "function_id": run.slug,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flowctl.engine.flow_control import DAY_MS, Batch, FlowControl
+from flowctl.engine.expressions import compiled
+from flowctl.engine.flow_control import DAY_MS, RUN_SCOPE, Batch, FlowControl
 
 MAX_STEPS = 1_000
 MAX_STEP_BYTES = 4 * 2**20
@@ -35,9 +36,11 @@ def step_overflow(name: str) -> dict[str, Any]:
 
 def check_registration(raw: Mapping[str, Any], rules: FlowControl) -> None:
     """Raise ValueError for a function that the real service would refuse: too many rules, or out of range."""
-    _check_count(len(raw.get("triggers") or ()), MAX_TRIGGERS, "triggers")
+    _check_triggers(raw.get("triggers") or ())
     _check_count(len(raw.get("cancel") or ()), MAX_CANCELS, "events that cancel it")
-    _check_count(len(rules.concurrency), MAX_CONCURRENCY, "concurrency limits")
+    of_runs = sum(rule.scope == RUN_SCOPE for rule in rules.concurrency)
+    _check_count(len(rules.concurrency) - of_runs, MAX_CONCURRENCY, "concurrency limits")
+    _check_count(of_runs, 1, "concurrency limits of runs")
     if rules.debounce and not MIN_DEBOUNCE_MS <= rules.debounce.period <= MAX_DEBOUNCE_MS:
         period = raw["debounce"]["period"]
         raise ValueError(f"its debounce period is {period!r}; choose one from '1s' to '7d'")
@@ -46,6 +49,30 @@ def check_registration(raw: Mapping[str, Any], rules: FlowControl) -> None:
         raise ValueError(f"its rate limit's period is {period!r}; choose one of '24h' at most")
     if rules.batch:
         _check_batch(raw, rules.batch)
+    for expression in filter(None, _expressions(raw, rules)):
+        compiled(expression)
+
+
+def _check_triggers(triggers: Sequence[Mapping[str, Any]]) -> None:
+    _check_count(len(triggers), MAX_TRIGGERS, "triggers")
+    seen: set[tuple[str, str]] = set()
+    for trigger in triggers:
+        event, cron = trigger.get("event") or "", trigger.get("cron") or ""
+        if bool(event) == bool(cron):
+            raise ValueError("it has a trigger with neither an event nor a cron schedule, or with both")
+        what = (event or cron, trigger.get("expression") or "")
+        if what in seen:
+            raise ValueError(f"it has the trigger {what[0]!r} twice; take one away")
+        seen.add(what)
+
+
+def _expressions(raw: Mapping[str, Any], rules: FlowControl) -> Iterator[str | None]:
+    yield from (trigger.get("expression") for trigger in raw.get("triggers") or ())
+    yield from (cancel.get("if") for cancel in raw.get("cancel") or ())
+    keyed = (rules.throttle, rules.rate_limit, rules.debounce, rules.batch, rules.singleton)
+    yield from (rule.key for rule in (*rules.concurrency, *keyed) if rule)
+    yield rules.batch.condition if rules.batch else None
+    yield rules.priority
 
 
 def _check_count(count: int, limit: int, what: str) -> None:

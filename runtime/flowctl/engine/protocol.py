@@ -18,7 +18,7 @@ CANCELLED = "inngest/function.cancelled"
 INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
 ENDPOINT_EVENT = "inngest/http.request"
-DEFAULT_RETRIES = 4
+DEFAULT_RETRIES, MAX_RETRIES = 4, 20
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 
@@ -220,8 +220,8 @@ class Function:
     def max_attempts(self) -> int:
         """How often one request is tried."""
         step = next(iter((self.config.get("steps") or {}).values()), {})
-        retries = (step.get("retries") or {}).get("attempts")
-        return 1 + (DEFAULT_RETRIES if retries is None else int(retries))
+        retries = (step.get("retries") or {}).get("attempts", self.config.get("retries"))
+        return 1 + (DEFAULT_RETRIES if retries is None else min(int(retries), MAX_RETRIES))
 
 
 def event_matches(pattern: str, name: str) -> bool:

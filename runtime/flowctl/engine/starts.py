@@ -15,7 +15,7 @@ from flowctl.engine import flow_control
 from flowctl.engine import flow_statements as sql
 from flowctl.engine.cron import next_time
 from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
-from flowctl.engine.flow_control import DAY_MS, FlowControl, Window
+from flowctl.engine.flow_control import FlowControl, Rate, Singleton
 from flowctl.engine.limits import check_registration
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, new_ulid
@@ -24,6 +24,8 @@ from flowctl.engine.store import Job, RunRow, Store
 CALL, FETCH, DEBOUNCE, BATCH, CRON = "call", "fetch", "debounce", "batch", "cron"
 START_TIMEOUT, FINISH_TIMEOUT, ABANDONED = "start-timeout", "finish-timeout", "abandoned"
 DISCOVERY = "step"
+RATE_LIMITED = "invoked function is rate limited"
+RUNS_ALREADY = "invoked function is a singleton and runs already"
 
 
 @dataclass(slots=True)
@@ -40,18 +42,18 @@ class Starts:
     def offer(self, function: Function, event: Event) -> str | None:
         """Start a function for an event: now, later, or together with others; answers why not at all.
 
-        What goes into a batch is not counted by the rate limit, nor by idempotency.
+        What goes into a batch is not counted by the rate limit.
         """
         rules, data, now = self._rules_of(function), event.to_json(), event.received_at
         if rules.batch is not None and holds(rules.batch.condition, {"event": data}):
             self._collect(function, rules.batch, event, now)
             return None
-        if (refusal := self._refusal(function, rules, data, now)) is not None:
-            return refusal
+        if self._is_refused(function, rules.rate_limit, data, now):
+            return RATE_LIMITED
         if rules.debounce is not None:
             self._debounce(function, rules.debounce, event, now)
         elif self.begin(function, [data], event.internal_id, now) is None:
-            return "it is a singleton and runs already"
+            return RUNS_ALREADY
         return None
 
     def flush(self, function: Function | None, job: Job, *, now: int) -> None:
@@ -64,17 +66,25 @@ class Starts:
     def begin(
         self, function: Function, events: Sequence[Mapping[str, Any]], event_id: str, now: int
     ) -> str | None:
-        """Make a run due as soon as its function's throttle lets it; None when a singleton forbids it."""
+        """Make a run due as soon as its function's throttle and its event's time let it.
+
+        None when a singleton forbids it.
+        """
         rules, event = self._rules_of(function), events[0]
-        singleton = _key(rules.singleton.key, event) if rules.singleton else None
-        if rules.singleton is not None and not self._is_alone(function, rules.singleton.mode, singleton, now):
+        alone = _singleton_key(rules.singleton, event)
+        if (
+            alone is not None
+            and rules.singleton
+            and not self._is_alone(function, rules.singleton, alone, now)
+        ):
             return None
         run_id, due = new_ulid(now), self._throttled(function, rules, event, now)
+        due = max(due, event["ts"]) if len(events) == 1 else due
         gates = [
             (rule.gate(function.slug, _value(rule.key, event)), rule.limit) for rule in rules.concurrency
         ]
         self.tally.runs_started += 1
-        self.store.put_run(run_id, function, event_id, events, now=now, gates=gates, singleton=singleton)
+        self.store.put_run(run_id, function, event_id, events, now=now, gates=gates, singleton=alone)
         priority = _value(rules.priority, event) if rules.priority else None
         place = flow_control.rank(due, priority)
         self.store.db.execute(sql.PUT_FIRST_JOB, (run_id, DISCOVERY, CALL, due, place))
@@ -118,40 +128,34 @@ class Starts:
             self._rules[function.slug] = known
         return known[1]
 
-    def _refusal(
-        self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int
-    ) -> str | None:
-        if rules.idempotency is not None:
-            name = f"idempotency/{function.slug}/{_key(rules.idempotency, event)}"
-            if not self._admit(name, 1, DAY_MS, now):
-                return "an event with its idempotency key started it within a day"
-        rate = rules.rate_limit
-        if rate is None:
-            return None
-        name = f"rate/{function.slug}/{_key(rate.key, event)}"
-        return None if self._admit(name, rate.limit, rate.period, now) else "its rate limit is reached"
+    def _is_refused(self, function: Function, rate: Rate | None, event: Mapping[str, Any], now: int) -> bool:
+        """Whether a start is over a function's rate limit; counts it when it is not."""
+        if rate is None or (key := _value(rate.key, event)) is False:
+            return False
+        name = f"rate/{function.slug}/{_text(key)}"
+        arrival = flow_control.admitted(self._arrival(name), rate, now=now)
+        if arrival is not None:
+            self._put_arrival(name, arrival)
+        return arrival is None
 
-    def _admit(self, name: str, limit: int, period: int, now: int) -> bool:
-        row = self.store.db.execute(sql.READ_METER, (name,)).fetchone()
-        known = Window(int(row[0]), row[1]) if row else None
-        window = flow_control.admitted(known, limit=limit, period=period, now=now)
-        if window is not None:
-            meter = (name, window.began, window.count, window.began + period)
-            self.store.db.execute(sql.PUT_METER, meter)
-        return window is not None
+    def _arrival(self, meter: str) -> float | None:
+        row = self.store.db.execute(sql.READ_METER, (meter,)).fetchone()
+        return row[0] if row else None
+
+    def _put_arrival(self, meter: str, arrival: float) -> None:
+        self.store.db.execute(sql.PUT_METER, (meter, arrival, round(arrival)))
 
     def _throttled(self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int) -> int:
         if rules.throttle is None:
             return now
         name = f"throttle/{function.slug}/{_key(rules.throttle.key, event)}"
-        row = self.store.db.execute(sql.READ_METER, (name,)).fetchone()
-        due, arrival = flow_control.throttled(row[0] if row else None, rules.throttle, now=now)
-        self.store.db.execute(sql.PUT_METER, (name, arrival, 0, round(arrival)))
+        due, arrival = flow_control.throttled(self._arrival(name), rules.throttle, now=now)
+        self._put_arrival(name, arrival)
         return due
 
-    def _is_alone(self, function: Function, mode: str, key: str | None, now: int) -> bool:
-        others = self.store.singleton_runs(function.slug, key or "")
-        if others and mode == "skip":
+    def _is_alone(self, function: Function, rule: Singleton, key: str, now: int) -> bool:
+        others = self.store.singleton_runs(function.slug, key)
+        if others and rule.mode == "skip":
             return False
         for run in others:
             self.cancel(run, now)
@@ -189,8 +193,18 @@ def check(registration: Mapping[str, Any]) -> None:
             next_time(str(trigger["cron"]), after=0)
 
 
+def _singleton_key(rule: Singleton | None, event: Mapping[str, Any]) -> str | None:
+    """None for a function that is no singleton, or not for this event."""
+    value = _value(rule.key, event) if rule else False
+    return None if value is False else _text(value)
+
+
 def _key(text: str | None, event: Mapping[str, Any]) -> str:
-    return "" if text is None else str(_value(text, event))
+    return _text(_value(text, event)) if text else ""
+
+
+def _text(key: object) -> str:
+    return "" if key is None else str(key)
 
 
 def _value(text: str | None, event: Mapping[str, Any]) -> Any:

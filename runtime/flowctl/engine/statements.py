@@ -80,6 +80,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE cancellations (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
     """,
     "ALTER TABLE events ADD COLUMN copies INTEGER NOT NULL DEFAULT 1",
+    """
+    CREATE TABLE places (gate TEXT NOT NULL, run_id TEXT NOT NULL, PRIMARY KEY (gate, run_id)) WITHOUT ROWID;
+    CREATE INDEX places_of_run ON places (run_id);
+    UPDATE OR REPLACE meters SET at = until, name = 'rate' || substr(name, 12)
+        WHERE name LIKE 'idempotency/%';
+    """,
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
