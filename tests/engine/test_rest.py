@@ -118,3 +118,22 @@ async def test_metrics_count_what_happened_and_what_is_queued(sleeping):
     assert lines["flowctl_runs_started_total"] == lines["flowctl_runs_open"] == "1"
     assert lines['flowctl_queue_depth{state="later"}'] == "1"
     assert lines['flowctl_request_seconds_bucket{le="+Inf"}'] == lines["flowctl_request_seconds_count"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ({"ts": 1}, "timestamp is before Jan 1, 1980"),
+        ({"ts": 4_102_444_800_001}, "timestamp is after Jan 1, 2100"),
+        ({"meta": {"sessions": {"a": ""}}}, "event session 'a'"),
+    ],
+)
+async def test_an_event_that_cannot_be_is_refused_with_the_reason(world, event, reason):
+    answer = await world.http.post(f"{world.engine.url}/e/k", json={"name": "t/x", **event})
+    assert (answer.status_code, answer.json()["ids"]) == (400, [""])
+    assert reason in answer.json()["error"]
+
+
+async def test_a_sender_cannot_write_what_is_reserved_in_an_events_data(world):
+    id = await world.send("t/x", {"a": 1, "_inngest": {"correlation_id": "r.s"}})
+    assert (await world.get(f"/v1/events/{id}"))["data"] == {"a": 1}

@@ -15,10 +15,11 @@ from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import MAX_STATE_BYTES, MAX_STEP_BYTES
 from flowctl.engine.protocol import dispatch_id, referenced_job
 from flowctl.engine.store import StateSize
-from flowctl.engine.turn import Memoize, shown_name
+from flowctl.engine.turn import Memoize, deferrals, shown_name
 
 _FINISHED_STEPS = frozenset({"Step", "StepRun"})
-_SYNC_OPCODES = _FINISHED_STEPS | {"StepPlanned", "StepFailed", "RunComplete", "SyncRunComplete"}
+_PASSING_OPCODES = _FINISHED_STEPS | {"StepPlanned", "DeferAdd", "DeferAbort"}
+_SYNC_OPCODES = _PASSING_OPCODES | {"StepFailed", "RunComplete", "SyncRunComplete"}
 
 
 class CheckpointError(Exception):
@@ -66,7 +67,8 @@ class Checkpoints:
 
     def keep(self, run_id: str, sent: Mapping[str, Any], *, now: int) -> None:
         """Remember the steps of a request that the engine made; raises CheckpointError."""
-        dispatch, steps = Dispatch.of(sent), finished_steps(sent.get("steps") or ())
+        opcodes = sent.get("steps") or ()
+        dispatch, steps = Dispatch.of(sent), finished_steps(opcodes)
         store = self.ledger.store
         with store.transaction():
             run = store.run(run_id)
@@ -75,7 +77,7 @@ class Checkpoints:
             if run.ended_at is not None:
                 raise StaleDispatchError(f"stale dispatch: the run is {run.status.lower()}")
             self._check(run_id, dispatch)
-            self.ledger.keep_steps(run_id, steps, now=now)
+            self.ledger.keep_steps(run_id, steps, deferrals(opcodes), now=now)
             check_size(store.state_size(run_id))
             store.db.execute(sql.RESET_ATTEMPT, (dispatch.job_id,))
 
@@ -114,7 +116,7 @@ def finished_steps(opcodes: Sequence[Mapping[str, Any]]) -> list[Memoize]:
     kinds = [str(opcode.get("op")) for opcode in opcodes]
     if not _SYNC_OPCODES.issuperset(kinds):
         raise CheckpointError("cannot checkpoint async steps")
-    if ending := next((kind for kind in kinds if kind not in _FINISHED_STEPS | {"StepPlanned"}), None):
+    if ending := next((kind for kind in kinds if kind not in _PASSING_OPCODES), None):
         raise CheckpointError(f"cannot checkpoint opcode: {ending}")
     return [memo_of(opcode) for opcode in opcodes if is_finished_step(opcode)]
 

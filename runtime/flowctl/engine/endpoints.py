@@ -18,7 +18,17 @@ from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import DEFAULT_RETRIES, Event, Function, InvalidEventError, is_ulid, parse_event
 from flowctl.engine.starts import ABANDONED, CALL, DISCOVERY
 from flowctl.engine.store import RunRow
-from flowctl.engine.turn import Call, Effect, Finish, Reply, Retry, effects_of, finish_endpoint
+from flowctl.engine.turn import (
+    Call,
+    Effect,
+    Finish,
+    Reply,
+    Retry,
+    deferrals,
+    effects_of,
+    finish_endpoint,
+    is_deferral,
+)
 
 ABANDONED_MS = 3_600_000
 TOKEN_SECRET = "run tokens"  # noqa: S105 - the name of one
@@ -99,7 +109,7 @@ class Endpoints:
         store, opcodes = self.ledger.store, sent.get("steps") or ()
         run = store.run(run_id)
         finished = [memo_of(opcode) for opcode in opcodes if is_finished_step(opcode)]
-        self.ledger.keep_steps(run_id, finished, now=now)
+        self.ledger.keep_steps(run_id, finished, deferrals(opcodes), now=now)
         check_size(store.state_size(run_id))
         effects = endpoint_effects(opcodes, attempts=function.max_attempts, now=now)
         if run is None or not effects:
@@ -128,7 +138,7 @@ def endpoint_function(asked: Mapping[str, Any], retries: int) -> dict[str, Any]:
 def endpoint_effects(opcodes: Sequence[Mapping[str, Any]], *, attempts: int, now: int) -> list[Effect]:
     """What the opcodes that are no finished steps do to their run."""
     call = Call(DISCOVERY, attempt=0, max_attempts=attempts, now=now)
-    others = [opcode for opcode in opcodes if not is_finished_step(opcode)]
+    others = [op for op in opcodes if not is_finished_step(op) and not is_deferral(op)]
     try:
         return [
             effect

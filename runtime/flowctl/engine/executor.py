@@ -185,7 +185,8 @@ class Executor:
         self, job: Job, run: RunRow, function: Function, call: Call
     ) -> tuple[list[Effect], int]:
         store = self.ledger.store
-        state = State(store.encoded_steps(run.run_id), is_planned=store.has_pending(run.run_id))
+        steps, is_planned = store.encoded_steps(run.run_id), store.has_pending(run.run_id)
+        state = State(steps, is_planned=is_planned, defers=store.defers(run.run_id))
         if error := overflow(steps=len(state.steps), size=state.size):
             return [Finish(failed=True, output=error)], run.sdk_version
         request = to_endpoint if function.endpoint_method else to_function

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from flowctl.engine.protocol import Event, InvalidEventError, parse_event, seeded_ulid
+from flowctl.engine.protocol import (
+    INTERNAL_PREFIX,
+    RESERVED,
+    Event,
+    InvalidEventError,
+    parse_event,
+    seeded_ulid,
+)
 
+FIRST_MOMENT, LAST_MOMENT = 315_532_800_000, 4_102_444_800_000
 MAX_EVENTS = 5_000
 MAX_EVENT_BYTES = 3 * 2**20
 
@@ -18,9 +27,20 @@ def parse_events(body: bytes, *, seed: str, now: int) -> list[Event]:
     With a seed (`x-inngest-event-id-seed`) their ids are the same when the request is repeated.
     """
     return [
-        parse_event(raw, now=now, internal_id=seeded_ulid(seed, index))
+        _received(parse_event(raw, now=now, internal_id=seeded_ulid(seed, index)))
         for index, raw in enumerate(_sent(body))
     ]
+
+
+def _received(event: Event) -> Event:
+    """An event as it is kept: what is reserved stays in those alone whose names are."""
+    if event.ts < FIRST_MOMENT:
+        raise InvalidEventError("timestamp is before Jan 1, 1980")
+    if event.ts > LAST_MOMENT:
+        raise InvalidEventError("timestamp is after Jan 1, 2100")
+    if RESERVED not in event.data or event.name.startswith(INTERNAL_PREFIX):
+        return event
+    return replace(event, data={key: value for key, value in event.data.items() if key != RESERVED})
 
 
 def _sent(body: bytes) -> list[Any]:

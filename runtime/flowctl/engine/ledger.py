@@ -15,25 +15,30 @@ from flowctl.engine import flow_statements as flow_sql
 from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
+from flowctl.engine.defers import Defers
+from flowctl.engine.ends import end_events, invoker_answer, made
 from flowctl.engine.expressions import holds, needed_text
 from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
-    CANCELLED,
-    FAILED,
-    FINISHED,
     INVOKED,
+    RESERVED,
     SCHEDULED,
     Event,
     Function,
+    InvalidEventError,
     duration_ms,
     event_matches,
     iso,
     parse_event,
+    stable_id,
 )
 from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
 from flowctl.engine.store import Job, RunRow, Store
 from flowctl.engine.turn import (
+    AbortDefer,
+    Defer,
+    Deferral,
     Discover,
     Drop,
     Effect,
@@ -50,6 +55,8 @@ from flowctl.engine.turn import (
 
 DEDUPE_MS = 24 * 3_600_000
 SLEEP, TIMEOUT = "sleep", "timeout"
+JOINS_PARALLEL_STEPS = 2
+"""The first version of the SDKs' protocol that waits for all parallel steps."""
 
 
 @dataclass(slots=True)
@@ -62,8 +69,10 @@ class Ledger:
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
     tally: Tally = field(default_factory=Tally)
     starts: Starts = field(init=False)
+    defers: Defers = field(init=False)
 
     def __post_init__(self) -> None:
+        self.defers = Defers(self.store)
         self.starts = Starts(self.store, self.tally, lambda run, now: self._end(run, "Cancelled", {}, now))
 
     def take_in(self, events: Sequence[Event]) -> None:
@@ -80,8 +89,7 @@ class Ledger:
         Raises InvalidEventError for a payload that is none, and QueueFullError.
         """
         self._check_backlog()
-        data = {**(payload.get("data") or {}), "_inngest": _invocation(slug)}
-        event = parse_event({**payload, "name": INVOKED, "data": data}, now=now)
+        event = _invocation(payload, {"fn_id": slug}, now)
         with self.store.transaction():
             self.intake(event)
         self.wake()
@@ -131,8 +139,11 @@ class Ledger:
         self.store.done(job, now)
         return None
 
-    def keep_steps(self, run_id: str, steps: Sequence[Memoize], *, now: int) -> None:
+    def keep_steps(
+        self, run_id: str, steps: Sequence[Memoize], deferred: Sequence[Deferral], *, now: int
+    ) -> None:
         """Remember steps of a request that goes on: the function is not called again for them."""
+        self.defers.note(run_id, deferred)
         for step in steps:
             self._no_longer_pending(run_id, step.step_id)
             row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now)
@@ -190,7 +201,7 @@ class Ledger:
             return
         self.starts.schedule_next(function, job.target, now=now)
         moment = iso(now)
-        event = _made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
+        event = made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
         self.store.put_event(event)
         self.starts.begin(function, [event.to_json()], event.internal_id, now)
 
@@ -277,7 +288,7 @@ class Ledger:
 
     def _start_invoked(self, event: Event) -> str | None:
         """Start the function that an event names, whoever sent it; answers why none will start for it."""
-        called = event.data.get("_inngest") if event.name == INVOKED else None
+        called = event.data.get(RESERVED) if event.name == INVOKED else None
         function = self.functions.get(str(called.get("fn_id"))) if isinstance(called, Mapping) else None
         return None if function is None else self.starts.offer(function, event)
 
@@ -309,6 +320,8 @@ class Ledger:
                     self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Invoke():
                 self._invoke(run, effect, now)
+            case Defer() | AbortDefer():
+                self.defers.note(run.run_id, [effect])
             case Discover():
                 self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Retry():  # the job itself, which `apply` puts back
@@ -331,30 +344,51 @@ class Ledger:
         condition: str | None = None,
         detail: str | None = None,
     ) -> bool:
-        """Note a step that is to end later; False when it is known already."""
+        """Note a step that is to end later; False when it is known already.
+
+        SDKs of older versions want to hear of each parallel step's end, as if all were racing.
+        """
         if self.store.db.execute(sql.HAS_STEP, (run.run_id, effect.step_id)).fetchone():
             return False
-        row = (run.run_id, effect.step_id, kind, effect.race, event, condition, detail, effect.name)
+        race = effect.race or 0 <= run.sdk_version < JOINS_PARALLEL_STEPS
+        row = (run.run_id, effect.step_id, kind, race, event, condition, detail, effect.name)
         return self.store.db.execute(sql.PUT_PENDING, row).rowcount == 1
 
     def _invoke(self, run: RunRow, effect: Invoke, now: int) -> None:
         function = self.functions.get(effect.slug)
         if function is None:
-            message = f"could not find function with ID: {effect.slug}"
-            error = Memoize(effect.step_id, {"error": {"message": message, "name": "Error"}}, effect.name)
-            self._memoize(run, error, now)
+            self._step_failed(run, effect, f"could not find function with ID: {effect.slug}", now)
             return
-        called = _invocation(effect.slug, f"{run.run_id}.{effect.step_id}", run.function_id)
-        event = _made(INVOKED, {**(effect.payload.get("data") or {}), "_inngest": called}, now)
+        try:
+            event = _invocation({**effect.payload, "id": None}, self._called(run, effect), now)
+        except InvalidEventError as err:
+            self._step_failed(run, effect, f"invalid payload: {err}", now)
+            return
         if not self._pend(run, effect, "invoke", detail=event.internal_id):
             return
         self.store.put_event(event)
         refusal = self._start_invoked(event)
         if refusal is not None:
-            error = {"name": "Error", "message": refusal}
-            self._step_ended(run.run_id, effect.step_id, orjson.dumps({"error": error}), now)
+            self._step_failed(run, effect, refusal, now)
             return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
+
+    def _step_failed(self, run: RunRow, effect: Invoke, message: str, now: int) -> None:
+        error = {"error": {"name": "Error", "message": message}}
+        self._memoize(run, Memoize(effect.step_id, error, effect.name), now)
+
+    def _called(self, run: RunRow, effect: Invoke) -> dict[str, Any]:
+        caller = self.functions.get(run.slug)
+        return {
+            "fn_id": effect.slug,
+            "correlation_id": f"{run.run_id}.{effect.step_id}",
+            "expire": effect.until,
+            "gid": stable_id("group", run.run_id, effect.step_id),
+            "name": effect.name,
+            "source_app_id": caller.app_id if caller else "",
+            "source_fn_id": run.function_id,
+            "source_fn_v": 1,
+        }
 
     def _step_ended(
         self, run_id: str, step_id: str, body: bytes, now: int, *, began: bool = True, name: str = ""
@@ -390,31 +424,15 @@ class Ledger:
         if run.gates_json is not None:
             self.store.db.execute(flow_sql.LEAVE_PLACES, (run.run_id,))
         self._answer_invokers(run, status, output, now)
-        data: dict[str, Any] = {
-            "function_id": run.slug,
-            "run_id": run.run_id,
-            "event": run.event,
-            "events": run.events,
-            "_inngest": {"status": status},
-        }
-        if status == "Completed":
-            self.intake(_made(FINISHED, {**data, "result": output}, now))
-            return
-        if status == "Cancelled":
-            self.intake(_made(CANCELLED, data, now))
-            return
-        error = _shown_error(output)
-        self.intake(_made(FAILED, {**data, "error": error, "result": output}, now))
-        self.intake(_made(FINISHED, {**data, "error": error, "result": output}, now))
+        for event in end_events(run, status, output, now):
+            self.intake(event)
+        function = self.functions.get(run.slug)
+        for event in self.defers.take(run, function.app_id if function else "", now=now):
+            self.intake(event)
 
     def _answer_invokers(self, run: RunRow, status: str, output: Any, now: int) -> None:
         """End the steps that invoked this run; a batch may have several."""
-        if status == "Completed":
-            body: Any = {"data": output}
-        elif status == "Cancelled":
-            body = {"error": {"name": "Error", "message": "The invoked function was cancelled."}}
-        else:
-            body = {"error": _shown_error(output)}
+        body = invoker_answer(status, output)
         for event in run.events:
             if event["name"] != INVOKED:
                 continue
@@ -426,18 +444,8 @@ def _in_time(rule: Mapping[str, Any], run: RunRow, now: int) -> bool:
     return not rule.get("timeout") or now <= run.started_at + duration_ms(str(rule["timeout"]))
 
 
-def _shown_error(output: Any) -> dict[str, Any]:
-    error = output if isinstance(output, dict) else {"name": "Error", "message": str(output)}
-    shown = {key: value for key, value in error.items() if key != "code"}
-    return {"error": "invalid status code: 500"} | shown
-
-
-def _made(name: str, data: Mapping[str, Any], now: int) -> Event:
-    return parse_event({"name": name, "data": data, "ts": now}, now=now)
-
-
-def _invocation(slug: str, correlation_id: str = "", source: str = "") -> dict[str, Any]:
-    """What an invocation's event says about it."""
-    known = {"correlation_id": correlation_id} if correlation_id else {}
-    empty = {"expire": 0, "gid": "", "name": "", "source_app_id": "", "source_fn_v": 0}
-    return {**known, **empty, "fn_id": slug, "source_fn_id": source}
+def _invocation(payload: Mapping[str, Any], called: Mapping[str, Any], now: int) -> Event:
+    """The event that starts a function by its id; raises InvalidEventError."""
+    about = {"expire": 0, "gid": "", "name": "", "source_app_id": "", "source_fn_id": "", "source_fn_v": 0}
+    data = {**(payload.get("data") or {}), RESERVED: {**about, **called}}
+    return parse_event({**payload, "name": INVOKED, "data": data}, now=now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -25,6 +25,8 @@ class State:
     steps: Sequence[tuple[str, bytes]]
     is_planned: bool
     """Whether other steps are under way, so that new ones are to be planned and not run at once."""
+    defers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the run has asked for after its end, by step."""
 
     @property
     def size(self) -> int:
@@ -94,8 +96,9 @@ def _body(job: Job, run: RunRow, function: Function, state: State, request_id: s
     use_api = 2 * len(events) + state.size > MAX_BODY_BYTES
     context = _context(job, run, function, state, request_id, use_api=use_api)
     steps = b"" if use_api else b",".join(b'"%b":%b' % (id.encode(), body) for id, body in state.steps)
-    return b'{"ctx":%b,"defers":{},"event":%b,"events":%b,"steps":{%b},"use_api":%b,"version":%d}' % (
+    return b'{"ctx":%b,"defers":%b,"event":%b,"events":%b,"steps":{%b},"use_api":%b,"version":%d}' % (
         orjson.dumps(context),
+        orjson.dumps(state.defers),
         run.event_json,
         b"[]" if use_api else events,
         steps,

@@ -8,15 +8,21 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from flowctl.engine import sessions
 
 FAILED = "inngest/function.failed"
 FINISHED = "inngest/function.finished"
 CANCELLED = "inngest/function.cancelled"
 INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
+DEFERRED = "inngest/deferred.schedule"
+INTERNAL_PREFIX = "inngest/"
+RESERVED = "_inngest"
+"""Where in an event's data the engine notes what it is about."""
 ENDPOINT_EVENT = "inngest/http.request"
 DEFAULT_RETRIES, MAX_RETRIES = 4, 20
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
@@ -114,6 +120,8 @@ class Event:
     user: Mapping[str, Any]
     ts: int
     received_at: int
+    more: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Its version (`v`) and `meta`, where it has them."""
 
     def to_json(self) -> dict[str, Any]:
         """As functions see it."""
@@ -123,6 +131,7 @@ class Event:
             "data": dict(self.data),
             "user": dict(self.user),
             "ts": self.ts,
+            **self.more,
         }
 
 
@@ -159,7 +168,6 @@ def parse_event(raw: Any, *, now: int, internal_id: str | None = None) -> Event:
             )
     if not raw.get("name"):
         raise InvalidEventError("event name is empty")
-    ts = raw.get("ts")
     internal_id = internal_id or new_ulid(now)
     return Event(
         internal_id=internal_id,
@@ -167,9 +175,24 @@ def parse_event(raw: Any, *, now: int, internal_id: str | None = None) -> Event:
         name=raw["name"],
         data=raw.get("data") or {},
         user=raw.get("user") or {},
-        ts=int(ts) if isinstance(ts, int | float) and ts else now,
+        ts=_moment(raw.get("ts"), now),
         received_at=now,
+        more=_more(raw),
     )
+
+
+def _moment(ts: Any, now: int) -> int:
+    is_number = isinstance(ts, int | float) and not isinstance(ts, bool)
+    return int(ts) if is_number and ts else now
+
+
+def _more(raw: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        meta = sessions.resolved(raw.get("meta"))
+    except ValueError as err:
+        raise InvalidEventError(str(err)) from err
+    version = raw.get("v")
+    return ({"v": version} if isinstance(version, str) and version else {}) | ({"meta": meta} if meta else {})
 
 
 def _kind(value: object) -> str:

@@ -85,6 +85,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX places_of_run ON places (run_id);
     UPDATE OR REPLACE meters SET at = until, name = 'rate' || substr(name, 12)
         WHERE name LIKE 'idempotency/%';
+    CREATE TABLE defers (
+        run_id TEXT NOT NULL, step_id TEXT NOT NULL, slug TEXT NOT NULL, body BLOB NOT NULL,
+        status TEXT NOT NULL, PRIMARY KEY (run_id, step_id)
+    ) WITHOUT ROWID;
     """,
 )
 
@@ -160,6 +164,14 @@ WAITS_FOR_SIGNAL = """
     SELECT run_id, step_id FROM pending WHERE kind = 'signal' AND detail = ? ORDER BY run_id LIMIT 1
 """
 DELETE_PENDING = "DELETE FROM pending WHERE run_id = ?"
+
+PUT_DEFER = """
+    INSERT INTO defers (run_id, step_id, slug, body, status) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+ABORT_DEFER = "UPDATE defers SET status = ?, body = x'7b7d' WHERE run_id = ? AND step_id = ? AND status = ?"
+COUNT_DEFERS = "SELECT count(*), coalesce(sum(length(body)), 0) FROM defers WHERE run_id = ?"
+READ_DEFERS = "SELECT step_id, status = 'waiting' FROM defers WHERE run_id = ?"
+TAKE_DEFERS = "DELETE FROM defers WHERE run_id = ? RETURNING slug, body, status"
 
 PUT_JOB = """
     INSERT INTO jobs (run_id, target, kind, due, rank) VALUES (?, ?, ?, ?, ?)

@@ -199,6 +199,11 @@ class Store:
         """What a run's steps came to, in order of their ends."""
         return {id: orjson.loads(body) for id, body in self.db.execute(sql.READ_STEPS, (run_id,))}
 
+    def defers(self, run_id: str) -> dict[str, Any]:
+        """What a run has asked for after its end, as SDKs are told of it."""
+        rows = self.db.execute(sql.READ_DEFERS, (run_id,)).fetchall()
+        return {step_id: {"abortable": bool(waits)} for step_id, waits in rows}
+
     def is_open(self, run_id: str) -> bool:
         """Whether a run is there and has not ended."""
         return self.db.execute(sql.IS_OPEN, (run_id,)).fetchone() is not None

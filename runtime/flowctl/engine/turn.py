@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -122,6 +122,23 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Defer:
+    """A function is to be started once the run has ended; `input` and `meta` are as the SDK sent them."""
+
+    step_id: str
+    slug: str
+    input: Any
+    meta: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AbortDefer:
+    """What was deferred is not to be started."""
+
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A planned step is no longer asked for."""
 
@@ -141,7 +158,8 @@ class Discover:
     """The function is to be called again, though no step ended."""
 
 
-Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Fetch | Drop | Retry | Discover
+Deferral = Defer | AbortDefer
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Fetch | Deferral | Drop | Retry | Discover
 
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
@@ -152,7 +170,7 @@ def effects_of(reply: Reply, call: Call) -> list[Effect]:
     if reply.status == PARTIAL and isinstance(reply.body, list | Mapping):
         last = replace(call, max_attempts=call.attempt + 1) if final else call
         opcodes = [reply.body] if isinstance(reply.body, Mapping) else reply.body
-        return [effect for op in opcodes for effect in _of_opcode(op, last, reply.headers.get("retry-after"))]
+        return _of_opcodes(opcodes, last, reply.headers.get("retry-after"))
     if final or call.is_last:
         return [Finish(failed=True, output=error_body(reply))]
     return [Retry(_retry_time(reply.headers.get("retry-after"), call), call.attempt + 1)]
@@ -199,6 +217,31 @@ def error_body(reply: Reply) -> Any:
     return {"name": "Error", "message": str(reply.body or f"The app answered with status {reply.status}.")}
 
 
+def deferrals(opcodes: Iterable[Mapping[str, Any]]) -> list[Deferral]:
+    """What opcodes ask for after the run's end; they travel beside those that move it on."""
+    found = ((_deferral(op["op"], str(op["id"]), op.get("opts") or {})) for op in opcodes if is_deferral(op))
+    return list(found)
+
+
+def is_deferral(op: Mapping[str, Any]) -> bool:
+    """Whether an opcode is about what comes after the run's end."""
+    return op.get("op") in {"DeferAdd", "DeferAbort"}
+
+
+def _deferral(kind: str, id: str, opts: Mapping[str, Any]) -> Deferral:
+    if kind == "DeferAbort":
+        return AbortDefer(str(opts.get("target_hashed_id")))
+    return Defer(id, str(opts.get("fn_slug") or ""), opts.get("input"), opts.get("meta"))
+
+
+def _of_opcodes(opcodes: Sequence[Mapping[str, Any]], call: Call, retry_after: str | None) -> list[Effect]:
+    """Deferrals come first, since one of the others may end the run; alone they move it on."""
+    deferred: list[Effect] = [*deferrals(opcodes)]
+    others = [op for op in opcodes if not is_deferral(op)]
+    effects = [effect for op in others for effect in _of_opcode(op, call, retry_after)]
+    return deferred + (effects if others or not deferred else [Discover()])
+
+
 def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
     match op["op"]:
         case "StepRun" | "Step":
@@ -213,8 +256,8 @@ def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> li
             return [finish_endpoint((op.get("data") or {}).get("data"))]
         case "DiscoveryRequest":
             return [Discover()]
-        case "None":
-            return []
+        case "None":  # nothing to do, unless that is all there is and nothing else is under way
+            return [] if op.get("id") else [Drop(call.target)]
         case _:
             return [_of_waiting(op, call)]
 
