@@ -85,6 +85,10 @@ class Backend(Protocol):
         """All Inngest functions, workflows' included."""
         ...
 
+    async def engine(self) -> str | None:
+        """The URL of the Inngest engine beside it, where that is known."""
+        ...
+
     async def create_run(self, workflow_id: str, *, resource_id: str | None = None) -> RunRef:
         """A stored run that is not started yet."""
         ...
@@ -137,13 +141,13 @@ async def connected(where: Where, *, or_here: bool = False) -> AsyncGenerator[Ba
     Without any server, `or_here` runs in this process and says so; else raises NoServerError.
     """
     from flowctl_cli.local import opened  # noqa: PLC0415 - these two bring what only one of them needs
-    from flowctl_cli.remote import Remote, reachable  # noqa: PLC0415 - as above
+    from flowctl_cli.remote import Remote, server_of  # noqa: PLC0415 - as above
 
     if where.local:
         async with opened(where) as local:
             yield local
         return
-    url = where.url or await reachable(find_project(where.directory))
+    url = where.url or await server_of(find_project(where.directory))
     if url is not None:
         async with contextlib.aclosing(Remote(url, option=f" --url {url}" if where.url else "")) as remote:
             yield remote

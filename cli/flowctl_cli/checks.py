@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flowctl.errors import FlowctlError
 from flowctl_cli.console import users_prints_aside
-from flowctl_cli.dev_lock import dev_url, engine_url
+from flowctl_cli.dev_lock import running
 from flowctl_cli.engines import choice
 from flowctl_cli.engines.choice import Machine
 from flowctl_cli.engines.detect import look_around
@@ -159,9 +159,10 @@ def check_storage(app: App) -> Finding:
 
 def check_ports(project: Project) -> Iterator[Finding]:
     """Whether `flowctl dev` could listen, or does already."""
+    own = running(project)
     wanted = (
-        ("port", int(project.settings.get("port", 4111)), "--port", dev_url(project)),
-        ("engine port", int(project.settings.get("engine-port", 8288)), "--engine-port", engine_url(project)),
+        ("port", int(project.settings.get("port", 4111)), "--port", own.get("url")),
+        ("engine port", int(project.settings.get("engine-port", 8288)), "--engine-port", own.get("engine")),
     )
     for name, port, option, ours in wanted:
         if _is_free(port):

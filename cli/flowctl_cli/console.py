@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
+import signal
 import sys
+import textwrap
 from collections.abc import Generator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 STYLES = {"dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1"}
 COLUMN_GAP = "  "
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def style(text: str, name: str, *, stream: TextIO | None = None) -> str:
@@ -44,6 +49,33 @@ def say(text: str = "") -> None:
     sys.stderr.flush()
 
 
+def say_prose(text: str) -> None:
+    """Sentences for people: a terminal gets them broken between words; indented lines stay whole."""
+    room = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    say("\n".join(line if room is None else _folded(line, room) for line in text.splitlines()))
+
+
+def _folded(line: str, room: int) -> str:
+    if len(line) <= room or line.startswith(" "):
+        return line
+    return textwrap.fill(line, room, break_long_words=False, break_on_hyphens=False)
+
+
+def typed(run_id: str) -> str:
+    """A run's id as it is typed in a command: on a terminal the first letters of a UUID do."""
+    return run_id[:8] if is_live() and _UUID.fullmatch(run_id) else run_id
+
+
+@contextlib.contextmanager
+def ctrl_c_interrupts() -> Generator[None]:
+    """Have Ctrl-C end a question at once: an event loop's own handler would wait for the answer."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def result(value: Any, *, indent: int | None = None) -> None:
     """JSON for programs, alone on stdout."""
     text(json.dumps(value, ensure_ascii=False, indent=indent))
@@ -57,7 +89,7 @@ def shown(value: Any) -> None:
         return
     from rich.console import Console  # noqa: PLC0415 - pipes need no colours
 
-    console = Console(file=stdout, no_color=not wants_colour(stdout))
+    console = Console(file=stdout, color_system="auto" if wants_colour(stdout) else None)
     console.print_json(data=value, ensure_ascii=False)
 
 
@@ -97,7 +129,8 @@ def people() -> Console:
     """The terminal that people read, for live views."""
     from rich.console import Console  # noqa: PLC0415 - only live views need it
 
-    return Console(stderr=True, no_color=not wants_colour(sys.stderr), highlight=False)
+    colours = "auto" if wants_colour(sys.stderr) else None
+    return Console(stderr=True, color_system=colours, highlight=False)
 
 
 @contextlib.contextmanager

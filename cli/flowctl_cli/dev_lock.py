@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -12,7 +14,7 @@ from typing import IO, Any, ClassVar
 from flowctl.errors import FlowctlError
 from flowctl_cli.project import Project
 
-DEFAULT_URL = "http://127.0.0.1:4111"
+TRIES, PAUSE_SECONDS = 4, 0.05
 
 
 class AlreadyRunningError(FlowctlError):
@@ -35,15 +37,13 @@ class DevLock:
         path.parent.mkdir(parents=True, exist_ok=True)
         (path.parent / ".gitignore").write_text("*\n")
         file = path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
+        if not _locked(file):
             holder = _read(path)
             file.close()
             raise AlreadyRunningError(
                 f"A dev server of this project runs already: process {holder.get('pid')} at "
                 f"{holder.get('url')}. Stop it first."
-            ) from err
+            )
         return cls(file)
 
     def write(self, **facts: Any) -> None:
@@ -60,14 +60,29 @@ class DevLock:
         self.file.close()
 
 
-def dev_url(project: Project) -> str:
-    """The URL of the project's dev server, or the default one."""
-    return str(_read(_path(project)).get("url") or DEFAULT_URL)
+def running(project: Project) -> Mapping[str, Any]:
+    """What the project's dev server says of itself (`pid`, `url`, `engine`); nothing when none runs."""
+    path = _path(project)
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(path)
+    except OSError:
+        return {}
+    return {}
 
 
-def engine_url(project: Project) -> str | None:
-    """The URL of the engine that the project's dev server uses."""
-    return _read(_path(project)).get("engine")
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had; one that merely looks who holds it has it for a moment."""
+    for last in [False] * (TRIES - 1) + [True]:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0 if last else PAUSE_SECONDS)
+        else:
+            return True
+    return False
 
 
 def _path(project: Project) -> Path:

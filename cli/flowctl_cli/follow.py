@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from flowctl_cli.backend import Backend, RunRef, Stream
-from flowctl_cli.console import brief, is_interactive, result, say, shown, style
-from flowctl_cli.forms import as_option, ask, choose, example, parsed_schema
+from flowctl_cli.console import brief, is_interactive, result, say, say_prose, shown, style, typed
+from flowctl_cli.forms import as_option, ask, choose, confirm, example, parsed_schema
 from flowctl_cli.progress import shown as shown_live
 from flowctl_cli.run_view import RunView
 from flowctl_cli.tracebacks import say_error
@@ -60,12 +60,21 @@ async def stored(backend: Backend, run: RunRef) -> dict[str, Any]:
     return found or {"runId": run.run_id, "workflowName": run.workflow_id, "status": "deleted"}
 
 
+def stands(status: str) -> str:
+    """Where a run stands, as the end of a sentence."""
+    return f"it has ended ({status})" if status in {"success", "failed", "canceled"} else f"it is {status}"
+
+
 async def finish(
     backend: Backend, run: RunRef, workflow: Mapping[str, Any], state: dict[str, Any], *, as_json: bool
 ) -> int:
     """Report where a run stands; on a terminal, answer what it asks until it asks no more."""
     while not as_json and state["status"] == "suspended":
-        body = answer(questions(workflow, state))
+        try:
+            body = answer(questions(workflow, state))
+        except typer.Abort:
+            report(run, workflow, state, option=backend.option, as_json=False)
+            raise
         if body is None:
             break
         state = await follow(backend, run, workflow, backend.resume(run, body))
@@ -90,10 +99,10 @@ def report(
             say_error(state.get("error") or {})
         case "suspended":
             for question in questions(workflow, state):
-                _say_question(f"{run.run_id}{option}", question)
+                _say_question(f"{typed(run.run_id)}{option}", question)
         case "paused":
             step = _next_step(workflow, state)
-            say(f"Paused. Go on: flowctl time-travel {run.run_id}{option} --step {step}")
+            say(f"It goes on with:\n  flowctl time-travel {typed(run.run_id)}{option} --step {step}")
         case _:
             pass
 
@@ -113,22 +122,27 @@ def _question(workflow: Mapping[str, Any], id: str, step: Mapping[str, Any]) -> 
     return Question(id, payload or None, parsed_schema((known.get(id) or {}).get("resumeSchema")))
 
 
-def answer(asked: list[Question], *, confirm: bool = True) -> dict[str, Any] | None:
+def answer(asked: list[Question], *, confirmed_first: bool = True) -> dict[str, Any] | None:
     """Ask the user what the run asks; None when nobody is there or it shall wait."""
     if not is_interactive() or not asked:
         return None
+    say()
     for question in asked:
-        say(f"\n{style(question.step, 'bold')} waits for an answer. {brief(question.payload)}")
-    if confirm and not typer.confirm("Resume it now?", default=True, err=True):
+        _say_asked(question)
+    if confirmed_first and not confirm("Resume it now?", default=True):
         return None
-    question = choose(asked, [question.step for question in asked])
+    question = choose("Which step?", {question.step: question for question in asked})
     return {"step": question.step, "resumeData": ask(question.schema or {})}
 
 
 def _say_question(run: str, question: Question) -> None:
-    told = f": {brief(question.payload)}" if question.payload else ""
-    say(f"{style(question.step, 'bold')} waits for an answer{told}")
+    _say_asked(question)
     say(f"  flowctl resume {run} --step {question.step} --data {as_option(question.sample)}")
+
+
+def _say_asked(question: Question) -> None:
+    told = f": {brief(question.payload)}" if question.payload else ""
+    say_prose(f"{style(question.step, 'bold')} waits for an answer{told}")
 
 
 def _next_step(workflow: Mapping[str, Any], state: Mapping[str, Any]) -> str:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import operator
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import typer
 
-from flowctl_cli.console import say, style
+from flowctl_cli.console import ctrl_c_interrupts, say, say_prose, style
 
 Schema = Mapping[str, Any]
 T = TypeVar("T")
+_BOUNDS: tuple[tuple[str, str, Callable[[Any, Any], bool]], ...] = (
+    ("minimum", "at least", operator.ge),
+    ("maximum", "at most", operator.le),
+    ("exclusiveMinimum", "more than", operator.gt),
+    ("exclusiveMaximum", "less than", operator.lt),
+)
 _EXAMPLES: dict[str, Any] = {"string": "…", "integer": 1, "number": 1.0, "boolean": True, "null": None}
 
 
@@ -48,17 +56,42 @@ def as_option(value: Any) -> str:
     return shlex.quote(json.dumps(value, ensure_ascii=False))
 
 
-def choose(things: Sequence[T], names: Sequence[str]) -> T:
-    """The one that the user picks by its number; the only one without a question."""
+def prompt(text: str, *, default: str | None = None) -> str:
+    """What the user types; the default, shown in brackets, for nothing."""
+    with _asking():
+        return str(typer.prompt(text, default=default, show_default=bool(default), err=True))
+
+
+def confirm(text: str, *, default: bool | None = False) -> bool:
+    """Whether the user says yes."""
+    with _asking():
+        return typer.confirm(text, default=default, err=True)
+
+
+@contextlib.contextmanager
+def _asking() -> Generator[None]:
+    with ctrl_c_interrupts():
+        try:
+            yield
+        except typer.Abort:
+            say()  # leave the question's line
+            raise
+
+
+def choose(question: str, things: Mapping[str, T], *, about: Mapping[str, str] | None = None) -> T:
+    """The one that the user picks, by its number or its name; the only one without a question."""
     if len(things) == 1:
-        return things[0]
-    for number, name in enumerate(names, 1):
-        say(f"  {number}  {name}")
+        return next(iter(things.values()))
+    width = max(map(len, things))
+    for number, name in enumerate(things, 1):
+        say(f"  {number}  {name:<{width}}  {about[name] if about else ''}".rstrip())
     while True:
-        picked = int(typer.prompt("Which one?", type=int, default=1, err=True))
-        if 1 <= picked <= len(things):
-            return things[picked - 1]
-        say(style(f"Type a number from 1 to {len(things)}.", "red"))
+        picked = prompt(question, default="1")
+        if picked in things:
+            return things[picked]
+        if picked.isdecimal() and 1 <= int(picked) <= len(things):
+            return list(things.values())[int(picked) - 1]
+        say(style(f"Type a number from 1 to {len(things)}, or a name.", "red"))
 
 
 def ask(schema: Schema) -> Any:
@@ -82,11 +115,11 @@ _LEFT_OUT = object()
 def _ask_value(name: str, schema: Schema, root: Schema, *, required: bool) -> Any:
     schema = _resolved(schema, root)
     if schema.get("type") == "object" and schema.get("properties"):
-        if name and not required and not typer.confirm(f"Give {name}?", default=False, err=True):
+        if name and not required and not confirm(f"Give {name}?"):
             return _LEFT_OUT
         return _ask_object(f"{name}." if name else "", schema, root)
     if schema.get("description"):
-        say(style(str(schema["description"]), "dim"))
+        say_prose(str(schema["description"]))
     while True:
         try:
             return _answer(name or "value", schema, required=required)
@@ -97,12 +130,12 @@ def _ask_value(name: str, schema: Schema, root: Schema, *, required: bool) -> An
 def _answer(name: str, schema: Schema, *, required: bool) -> Any:
     default = schema.get("default")
     if schema.get("type") == "boolean":
-        return typer.confirm(name, default=bool(default) if "default" in schema else None, err=True)
+        return confirm(name, default=bool(default) if "default" in schema else None)
     choices = [_plain(choice) for choice in schema.get("enum") or ()]
     hint = "/".join(choices) if choices else _kind(schema)
     text = f"{name} ({hint}{'' if required else ', optional'})"
     shown = _plain(default) if default is not None else None if required else ""
-    answer = str(typer.prompt(text, default=shown, show_default=bool(shown), err=True))
+    answer = prompt(text, default=shown)
     if not answer and not required:
         return _LEFT_OUT
     if choices and answer not in choices:
@@ -121,6 +154,13 @@ def _read(answer: str, schema: Schema) -> Any:
         raise unfit from None
     if kinds and _type_of(value) not in kinds and not (_type_of(value) == "integer" and "number" in kinds):
         raise unfit
+    return _within_bounds(value, schema)
+
+
+def _within_bounds(value: Any, schema: Schema) -> Any:
+    for key, meaning, holds in _BOUNDS:
+        if key in schema and _type_of(value) in {"integer", "number"} and not holds(value, schema[key]):
+            raise ValueError(f"It must be {meaning} {_plain(schema[key])}.")
     return value
 
 
@@ -130,7 +170,8 @@ def _kinds(schema: Schema) -> set[str]:
 
 
 def _kind(schema: Schema) -> str:
-    return " or ".join(sorted(_kinds(schema))) or "JSON"
+    names = {"array": "JSON array", "object": "JSON object"}
+    return " or ".join(names.get(kind, kind) for kind in sorted(_kinds(schema))) or "JSON"
 
 
 def _type_of(value: Any) -> str:

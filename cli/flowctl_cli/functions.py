@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowctl.errors import ConfigurationError, EngineError
 from flowctl_cli.backend import NoSuchError
-from flowctl_cli.dev_lock import engine_url
+from flowctl_cli.dev_lock import running
 from flowctl_cli.project import Project
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class FunctionRun:
 
 def engine_of(project: Project, given: str | None = None) -> str:
     """The engine's URL: the one that is given, the dev server's, `INNGEST_DEV`, else the default one."""
-    named = given or engine_url(project) or os.environ.get("INNGEST_DEV", "")
+    named = given or running(project).get("engine") or os.environ.get("INNGEST_DEV", "")
     return named.rstrip("/") if named.startswith("http") else DEFAULT_ENGINE
 
 

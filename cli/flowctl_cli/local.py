@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowctl.errors import RunNotFoundError
 from flowctl.server import models, wire
 from flowctl_cli.backend import RunRef, Stream, Where
-from flowctl_cli.console import users_prints_aside
+from flowctl_cli.console import typed, users_prints_aside
 from flowctl_cli.known import remember
 from flowctl_cli.project import find_project, load_app, load_environment
 from flowctl_cli.tracebacks import show_logs
@@ -50,7 +50,7 @@ class Local:
 
     def interrupted(self, run: RunRef) -> str:
         """What becomes of a run that is followed no more, and how to go on with it."""
-        return f"Interrupted. Go on: flowctl restart {run.run_id}{self.option}"
+        return f"Interrupted. It goes on with:\n  flowctl restart {typed(run.run_id)}{self.option}"
 
     async def workflows(self) -> dict[str, Any]:
         """All workflows, by id."""
@@ -59,6 +59,10 @@ class Local:
     async def functions(self) -> list[dict[str, Any]]:
         """The app's own functions: workflows need none here."""
         return [{"id": function.local_id, "name": function.name} for function in self.app.functions]
+
+    async def engine(self) -> str | None:
+        """No engine: workflows run in this process."""
+        return None
 
     async def create_run(self, workflow_id: str, *, resource_id: str | None = None) -> RunRef:
         """A stored run that is not started yet."""

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flowctl_cli.console import say_prose
+
 if TYPE_CHECKING:
     import typer
 
@@ -16,10 +18,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "create": "Make a new project from a template.",
         "list": "Show the project's workflows and functions.",
         "graph": "Show a workflow's step graph as Mermaid or JSON.",
-        "doctor": "Check Python, project, ports, engine and storage; say how to mend what is wrong.",
+        "doctor": "Look for what is wrong here, and say how to mend it.",
     },
     "Serve": {
-        "dev": "Serve the project here, reload on save, run the Inngest engine beside it.",
+        "dev": "Serve the project, reload on save, run an Inngest engine.",
         "engine": "Run the embedded Inngest engine alone.",
     },
     "Run": {
@@ -41,9 +43,9 @@ COMMANDS: dict[str, str] = {name: text for group in GROUPS.values() for name, te
 OPTIONS = """\
 Options:
   --version             Show the version.
-  --install-completion  Have the shell complete commands, options, workflows and runs.
+  --install-completion  Have the shell complete names of commands and runs.
   --show-completion     Print the script that does so.
-  --help                Show this help; `flowctl COMMAND --help` tells more and has examples.
+  --help                Show this help; a command's own has examples.
 """
 DEFAULT_SUBCOMMANDS = {"runs": "list"}
 COMPLETION = {"--install-completion", "--show-completion"}
@@ -62,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
 
         return set_up(name, arguments)
     if name not in COMMANDS:
-        sys.stderr.write(_unknown(name))
+        say_prose(_unknown(name))
         return USAGE
     try:
         return _run_command(name, arguments)
@@ -91,12 +93,12 @@ def _run_command(name: str, arguments: list[str]) -> int:
     try:
         code: Any = app(_with_subcommand(name, arguments), prog_name=f"flowctl {name}", standalone_mode=False)
     except ClickException as err:
-        sys.stderr.write(_usage(name, err))
+        say_prose(_usage(name, err))
         return USAGE
     except typer.Abort:
         return INTERRUPTED
     except FlowctlError as err:
-        sys.stderr.write(f"{err}\n")
+        say_prose(str(err))
         return err.exit_code
     return code if isinstance(code, int) else 0
 
@@ -139,7 +141,7 @@ def _with_subcommand(name: str, arguments: list[str]) -> list[str]:
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"There is no command {name!r}.{hint} `flowctl --help` lists the commands.\n"
+    return f"There is no command {name!r}.{hint} `flowctl --help` lists the commands."
 
 
 def _usage(name: str, err: Any) -> str:
@@ -148,4 +150,4 @@ def _usage(name: str, err: Any) -> str:
     message = err.format_message()
     if possible := getattr(err, "possibilities", None):
         message = f"There is no option {err.option_name}. Did you mean {possible[0]!r}?"
-    return f"{path}: {message}\n`{path} --help` lists the options.\n"
+    return f"{path}: {message}\n`{path} --help` lists the options."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flowctl_cli.console import brief, is_live, people, say, style
+from flowctl_cli.console import brief, cut, is_live, people, say, style
 from flowctl_cli.run_view import RunView, StepView
 
 if TYPE_CHECKING:
@@ -84,9 +84,11 @@ class Tree:
     view: RunView
     began: float = field(default_factory=time.monotonic)
     ticks: int = 0
+    is_told: bool = False
 
     def take(self, event: dict[str, Any]) -> None:
         """Take an event in; the next tick draws it."""
+        self.is_told = True
         self.view.take(event)
 
     async def keep_drawing(self, live: Live) -> None:
@@ -102,7 +104,8 @@ class Tree:
 
         steps = list(self.view.steps.values())
         room = max(3, people().height - 4)
-        lines = [self._line(step) for step in (steps if ended else _fitting(steps, room))]
+        shown = steps if ended else _fitting(steps, room)
+        lines = [self._line(step, spins=not ended) for step in shown]
         return Group(*lines) if ended else Group(*lines, self._awaited())
 
     @property
@@ -113,13 +116,13 @@ class Tree:
         )
         return min(longest + COUNT_ROOM, NAME_WIDTH)
 
-    def _line(self, step: StepView) -> Text:
+    def _line(self, step: StepView, *, spins: bool) -> Text:
         from rich.text import Text  # noqa: PLC0415 - as above
 
         mark, colour = MARKS.get(step.status, MARKS["running"])
-        mark = FRAMES[self.ticks % len(FRAMES)] if step.status == "running" else mark
+        mark = FRAMES[self.ticks % len(FRAMES)] if spins and step.status == "running" else mark
         grey = "dim" if step.status == "pending" else ""
-        name = f"{'  ' * step.depth}{_name(step)}"
+        name = cut(f"{'  ' * step.depth}{_name(step)}", self._name_width)
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"  {mark} ", style=colour).append(f"{name:<{self._name_width}} ", style=grey)
         line.append(f"{_time(step):>8}  ", style="dim")
@@ -146,6 +149,7 @@ async def _redrawn(view: RunView) -> AsyncGenerator[Tree]:
             yield tree
         finally:
             drawing.cancel()
+            live.transient = not tree.is_told  # a run that was refused leaves nothing behind
             live.update(tree.drawn(ended=True), refresh=True)
 
 
@@ -230,8 +234,8 @@ def _duration(milliseconds: float) -> str:
 
 def _detail(step: StepView, *, bar: bool = False) -> str:
     parts: list[str] = []
-    if step.is_retried:
-        parts.append("(retried)")
+    if step.retries:
+        parts.append("1 retry" if step.retries == 1 else f"{step.retries} retries")
     if bar and step.total and step.status == "running":
         filled = BAR * step.done // step.total
         parts.append(f"{'━' * filled}{'╌' * (BAR - filled)} {step.done}/{step.total}")

@@ -9,26 +9,44 @@ from typing import Any
 import httpx
 
 from flowctl.client import Client
-from flowctl.errors import NotFoundError
+from flowctl.errors import FlowctlError, NotFoundError
 from flowctl.events import WorkflowEvent
 from flowctl_cli.backend import RunRef, Stream
-from flowctl_cli.dev_lock import DEFAULT_URL, dev_url
+from flowctl_cli.console import say, style, typed
+from flowctl_cli.dev_lock import running
 from flowctl_cli.project import Project
 
 PROBE_SECONDS = 2.0
+DEFAULT_PORT = 4111
+DEV_STATUS = "/api/dev"
 API_KEY = "FLOWCTL_API_KEY"
 
 
-async def reachable(project: Project) -> str | None:
-    """The server that serves the project here: its dev server, else what answers at the default address."""
-    async with httpx.AsyncClient(timeout=PROBE_SECONDS, trust_env=False) as http:
-        for url in dict.fromkeys([dev_url(project), DEFAULT_URL]):
-            try:
-                if (await http.get(f"{url}/health")).is_success:
-                    return url
-            except httpx.TransportError:
-                continue
-    return None
+async def server_of(project: Project) -> str | None:
+    """The project's dev server, else a server at the usual address, which is said; None without any.
+
+    Another project's dev server there is not used, which is said too.
+    """
+    if own := running(project).get("url"):
+        return str(own)
+    url = f"http://127.0.0.1:{project.settings.get('port', DEFAULT_PORT)}"
+    async with httpx.AsyncClient(base_url=url, timeout=PROBE_SECONDS, trust_env=False) as http:
+        if await _asked(http, "/health") != {"success": True}:
+            return None
+        if await _asked(http, DEV_STATUS) is not None:
+            say(style(f"{url} is another project's dev server: not used (--url {url} would)", "dim"))
+            return None
+    say(style(f"talking to {url}: no dev server of this project runs", "dim"))
+    return url
+
+
+async def _asked(http: httpx.AsyncClient, path: str) -> Any:
+    """What a server answers as JSON; None for anything else."""
+    try:
+        answer = await http.get(path)
+        return answer.json() if answer.is_success else None
+    except (httpx.HTTPError, ValueError):
+        return None
 
 
 class Remote:
@@ -44,8 +62,8 @@ class Remote:
 
     def interrupted(self, run: RunRef) -> str:
         """What becomes of a run that is followed no more, and how to go on with it."""
-        id = f"{run.run_id}{self.option}"
-        return f"The run goes on. Watch it: flowctl runs watch {id}; end it: flowctl cancel {id}"
+        id = f"{typed(run.run_id)}{self.option}"
+        return f"The run goes on. Watch it or end it:\n  flowctl runs watch {id}\n  flowctl cancel {id}"
 
     async def workflows(self) -> dict[str, Any]:
         """All workflows, by id."""
@@ -54,6 +72,13 @@ class Remote:
     async def functions(self) -> list[dict[str, Any]]:
         """All Inngest functions, workflows' included."""
         return await self._client.call("GET", "/functions")
+
+    async def engine(self) -> str | None:
+        """The engine that a dev server uses."""
+        try:
+            return (await self._client.call("GET", "/dev"))["engine"]["url"]
+        except (FlowctlError, KeyError, TypeError):
+            return None
 
     async def create_run(self, workflow_id: str, *, resource_id: str | None = None) -> RunRef:
         """A stored run that is not started yet."""

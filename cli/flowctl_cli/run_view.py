@@ -12,10 +12,7 @@ ENDED = frozenset({"success", "failed", "suspended", "canceled", "paused", "skip
 
 @dataclass(slots=True)
 class StepView:
-    """One step: what is known of it. Times are epoch milliseconds.
-
-    Every try of a step has a call id of its own: one that ends under another id than it began was retried.
-    """
+    """One step: what is known of it. Times are epoch milliseconds."""
 
     id: str
     depth: int = 0
@@ -25,11 +22,12 @@ class StepView:
     ended_at: int | None = None
     until: int | None = None
     iteration: int | None = None
-    call_id: str | None = None
-    is_retried: bool = False
+    retries: int = 0
     done: int = 0
     total: int = 0
     shown: Any = None
+    is_sleep: bool = False
+    is_nested: bool = False
 
     @property
     def took_ms(self) -> int | None:
@@ -120,8 +118,7 @@ class RunView:
 def _began(step: StepView, payload: Mapping[str, Any]) -> None:
     step.status, step.ended_at, step.until = "running", None, None
     step.started_at = payload.get("resumedAt") or payload.get("startedAt")
-    step.iteration = _iteration(payload)
-    step.call_id, step.is_retried = payload.get("stepCallId"), False
+    _count(step, payload)
     step.shown = None
 
 
@@ -129,21 +126,19 @@ def _ended(step: StepView, payload: Mapping[str, Any]) -> None:
     step.status = str(payload.get("status", "success"))
     step.started_at = payload.get("resumedAt") or payload.get("startedAt") or step.started_at
     step.ended_at = payload.get("endedAt") or payload.get("suspendedAt")
-    step.iteration = _iteration(payload)
-    step.is_retried = _differ(step.call_id, payload.get("stepCallId"))
+    _count(step, payload)
     if step.status == "failed":
         error = payload.get("error") or {}
         step.shown = f"{error.get('name', 'Error')}: {error.get('message', '')}"
+    elif step.status == "suspended":
+        step.shown = None if step.is_nested else _without_meta(payload.get("suspendPayload"))
     else:
-        step.shown = _without_meta(payload.get("suspendPayload" if step.status == "suspended" else "output"))
+        step.shown = None if step.is_sleep else payload.get("output")
 
 
-def _differ(first: str | None, last: str | None) -> bool:
-    return first is not None and last is not None and first != last
-
-
-def _iteration(payload: Mapping[str, Any]) -> int | None:
-    return (payload.get("metadata") or {}).get("iterationCount")
+def _count(step: StepView, payload: Mapping[str, Any]) -> None:
+    metadata: Mapping[str, Any] = payload.get("metadata") or {}
+    step.iteration, step.retries = metadata.get("iterationCount"), metadata.get("retryCount", 0)
 
 
 def _without_meta(value: Any) -> Any:
@@ -158,8 +153,10 @@ def _steps(graph: Sequence[Mapping[str, Any]], prefix: str = "", depth: int = 0)
             step = innermost(leaf)
             id = str(step.get("id") or "")
             if id:
-                yield StepView(f"{prefix}{id}", depth, id)
-                yield from _steps(step.get("serializedStepFlow") or (), f"{prefix}{id}.", depth + 1)
+                inner = step.get("serializedStepFlow") or ()
+                is_sleep = str(leaf.get("type")).startswith("sleep")
+                yield StepView(f"{prefix}{id}", depth, id, is_sleep=is_sleep, is_nested=bool(inner))
+                yield from _steps(inner, f"{prefix}{id}.", depth + 1)
 
 
 def innermost(node: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import flowctl
-from flowctl_cli.console import say, style
+from flowctl_cli.console import say, say_prose, style
 
 _OURS = (str(Path(flowctl.__file__).parent), str(Path(__file__).parent))
 _CARRIERS = ("/asyncio/", "/concurrent/futures/", "/threading.py")
@@ -44,7 +44,14 @@ def _is_ours(file: str, *, begun: bool) -> bool:
 def say_error(error: Mapping[str, Any]) -> None:
     """An error as data: with the user's traceback where it is known."""
     stack = without_ours(str(error.get("stack") or "")).rstrip()
-    say(stack or style(f"{error.get('name', 'Error')}: {error.get('message', '')}", "red"))
+    say_prose(stack or "\ncaused by ".join(_chain(error)))
+
+
+def _chain(error: Mapping[str, Any]) -> Iterator[str]:
+    """An error and its causes, a line each."""
+    yield style(f"{error.get('name', 'Error')}: {error.get('message', '')}", "red")
+    if isinstance(cause := error.get("cause"), Mapping):
+        yield from _chain(cause)
 
 
 def show_logs() -> None:

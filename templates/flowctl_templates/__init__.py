@@ -24,19 +24,19 @@ TEMPLATES = {
     for template in (
         Template(
             "counter",
-            "a loop, as a durable workflow, with two Inngest functions beside it",
+            "a durable loop, and two Inngest functions beside it",
             "increment-workflow",
             '{"value": 5}',
         ),
         Template(
             "approval",
-            "people answer: suspend and resume, nested workflows, steps side by side",
+            "people answer: suspend, resume, nested and parallel steps",
             "plan-vacation",
             '{"vacation_description": "a quiet beach"}',
         ),
         Template(
             "scheduled",
-            "a report every morning: cron, retries, concurrency and throttling",
+            "a report every morning: cron, retries, concurrency, throttling",
             "daily-report",
             '{"shops": ["berlin", "tokyo"]}',
         ),

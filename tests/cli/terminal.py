@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import termios
 import time
@@ -51,6 +52,14 @@ class Terminal:
         self.wait_for(question)
         self.shown = ""
         os.write(self.ours, f"{reply}\n".encode())
+
+    def interrupt(self, question: str) -> None:
+        """Ctrl-C at a question: once the process sleeps, for what draws a question is not yet reading."""
+        self.wait_for(question)
+        status = Path(f"/proc/{self.process.pid}/stat")
+        while status.read_text().rpartition(")")[2].split()[0] != "S":
+            assert self.process.poll() is None
+        self.process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
         """Read to the end; the exit code."""

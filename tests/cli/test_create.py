@@ -153,8 +153,9 @@ def test_a_git_repository_is_made_only_when_asked(tmp_path: Path) -> None:
 
 def test_on_a_terminal_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
     terminal = Terminal("create", cwd=tmp_path)
-    terminal.answer("Name of the project [my-app]", "asked")
-    terminal.answer("Which one? [1]", "3")
+    terminal.answer("Name of the project [my-app]", "Not A Name")
+    terminal.answer("small letters", "asked")
+    terminal.answer("Which template? [1]", "scheduled")
     terminal.answer("git repository", "n")
     assert terminal.end() == 0
     assert (tmp_path / "asked" / "asked" / "sales.py").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ def test_a_run_that_is_not_suspended_is_not_resumed(orders: Path) -> None:
     id = suspended(orders)
     flowctl("cancel", id, "--local", cwd=orders)
     run = flowctl("resume", id, "--local", "--data", YES, cwd=orders)
-    assert (run.returncode, "is not suspended: it is canceled" in run.stderr) == (2, True)
+    assert (run.returncode, "is not suspended: it has ended (canceled)" in run.stderr) == (2, True)
 
 
 def test_stdout_has_the_result_alone_whatever_the_steps_print(orders: Path) -> None:
@@ -73,6 +74,13 @@ def test_a_failed_run_shows_the_users_traceback_and_none_of_ours(orders: Path) -
     files = [line.split('"')[1] for line in run.stderr.splitlines() if line.lstrip().startswith("File ")]
     assert files == [str(orders / "app.py")]
     assert "KeyError: 'tea'" in run.stderr
+
+
+def test_a_step_says_how_often_it_was_retried(orders: Path) -> None:
+    run = flowctl("invoke", "retried", "--local", cwd=orders)
+    assert (run.returncode, "2 retries  3" in run.stderr) == (0, True), run.stderr
+    id = result_of(flowctl("runs", "--local", "--json", cwd=orders))["runs"][0]["runId"]
+    assert "2 retries" in flowctl("runs", "show", id, "--local", cwd=orders).stderr
 
 
 def test_input_that_does_not_fit_says_what_would_and_keeps_no_run(orders: Path) -> None:
@@ -158,13 +166,37 @@ def test_on_a_terminal_input_and_answers_are_asked_for(orders: Path, tmp_path: P
         terminal = Terminal("invoke", "order", "--local", cwd=orders, stdout=stdout.fileno())
         terminal.answer("item (string)", "tea")
         terminal.answer("amount (integer, optional) [1]", "many")
-        terminal.answer("That is no integer", "2")
+        terminal.answer("That is no integer", "0")
+        terminal.answer("It must be at least 1", "2")
         terminal.answer("size (small/large, optional) [small]", "")
         terminal.answer("Resume it now?", "y")
         terminal.answer("approved", "y")
         code = terminal.end()
         stdout.seek(0)
         assert (code, json.load(stdout)) == (0, {"approved": True})
+
+
+@pytest.mark.parametrize("question", ["item (string)", "Resume it now?"])
+def test_ctrl_c_at_a_question_ends_the_command_at_once(orders: Path, question: str) -> None:
+    data = ["--data", TEA] if question.startswith("Resume") else []
+    terminal = Terminal("invoke", "order", "--local", *data, cwd=orders)
+    terminal.interrupt(question)
+    assert terminal.end() == 130
+    assert ("flowctl resume" in terminal.plain) == bool(data)
+
+
+def test_no_color_leaves_no_style_at_all(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal("invoke", "squares", "--local", cwd=orders)
+    assert terminal.end() == 0
+    assert re.findall(r"\x1b\[[0-9;]*m", terminal.shown) == []
+
+
+def test_input_that_is_refused_leaves_no_tree_behind(orders: Path) -> None:
+    terminal = Terminal("invoke", "order", "--local", "--data", "{}", cwd=orders)
+    assert terminal.end() == 2
+    after_the_last_line_was_wiped = terminal.shown.rsplit("\x1b[2K", maxsplit=1)[-1]
+    assert "○" not in after_the_last_line_was_wiped
 
 
 def test_a_terminal_shows_a_tree_that_fits_it(orders: Path) -> None:

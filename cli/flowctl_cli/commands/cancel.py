@@ -6,7 +6,7 @@ import asyncio
 
 from flowctl_cli.backend import Where, connected, find_run
 from flowctl_cli.console import result, say
-from flowctl_cli.follow import stored
+from flowctl_cli.follow import stands, stored
 from flowctl_cli.options import AppName, Dir, EnvFile, Json, Local, RunId, Url
 
 
@@ -39,7 +39,7 @@ async def _cancel(where: Where, text: str, *, as_json: bool) -> int:
     if as_json:
         result({"runId": run.run_id, "workflowName": run.workflow_id, "status": after})
     elif before == after:
-        say(f"{run.workflow_id} {run.run_id} was {after} before: it stays as it is.")
+        say(f"{run.workflow_id} {run.run_id} stays as it is: {stands(after)}.")
     else:
         say(f"{run.workflow_id} {run.run_id} {after}")
     return 0

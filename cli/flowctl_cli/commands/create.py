@@ -9,8 +9,8 @@ import typer
 
 from flowctl.errors import ConfigurationError
 from flowctl_cli.backend import NoSuchError
-from flowctl_cli.console import is_interactive, result, say, style
-from flowctl_cli.forms import choose
+from flowctl_cli.console import is_interactive, result, say, say_prose, style
+from flowctl_cli.forms import choose, confirm, prompt
 from flowctl_cli.options import Json
 from flowctl_cli.scaffold import checked_name, free_folder, has_git, make_repository, write_project
 from flowctl_templates import TEMPLATES, Template
@@ -60,22 +60,35 @@ def command(
 
 def _name(*, asking: bool, yes: bool) -> str:
     if asking:
-        return str(typer.prompt("Name of the project", default=DEFAULT_NAME, err=True))
+        return _asked_name()
     if yes:
         return DEFAULT_NAME
     raise ConfigurationError("What is the project's name? flowctl create NAME")
 
 
+def _asked_name() -> str:
+    """A name that can be used here, asked for until it is one."""
+    while True:
+        name = prompt("Name of the project", default=DEFAULT_NAME)
+        try:
+            free_folder(checked_name(name), Path.cwd())
+        except ConfigurationError as err:
+            say_prose(str(err))
+        else:
+            return name
+
+
 def _template(name: str | None, *, asking: bool) -> Template:
     if name is None and asking:
-        return choose(list(TEMPLATES.values()), [f"{t.name:<10} {t.summary}" for t in TEMPLATES.values()])
+        about = {name: template.summary for name, template in TEMPLATES.items()}
+        return choose("Which template?", TEMPLATES, about=about)
     if name is not None and name not in TEMPLATES:
         raise NoSuchError("template", name, TEMPLATES)
     return TEMPLATES[name or DEFAULT_TEMPLATE]
 
 
 def _confirmed_git() -> bool:
-    return typer.confirm("Make a git repository of it?", default=True, err=True)
+    return confirm("Make a git repository of it?", default=True)
 
 
 def _say_next(project: str, template: Template) -> None:

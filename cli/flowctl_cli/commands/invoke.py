@@ -108,7 +108,8 @@ async def _invoke_function(
     if name not in functions:
         own = [id for id in functions if not id.startswith(FUNCTION_PREFIX)]
         raise NoSuchError("workflow or function", name, [*workflows, *own])
-    async with engine_at(engine_of(find_project(where.directory))) as engine:
+    url = engine_of(find_project(where.directory), await backend.engine())
+    async with engine_at(url) as engine:
         event_id = await engine.invoke(await engine.slug_of(name), data or {})
         if detach:
             result({"eventId": event_id})

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowctl_cli.backend import Where, connected
-from flowctl_cli.console import result, say, style, table, users_prints_aside
+from flowctl_cli.console import brief, result, say, style, table, users_prints_aside
 from flowctl_cli.known import remember
 from flowctl_cli.options import AppName, Dir, EnvFile, Json, Url
 from flowctl_cli.project import find_project, load_app, load_environment
+
+if TYPE_CHECKING:
+    from inngest import Function
+
+COLUMN = 40
+NO_URL = "http://localhost"
 
 
 def command(
@@ -36,7 +42,7 @@ def command(
         return
     say(style(f"app {found['app']} (from {found['source']})", "dim"))
     table(
-        ["KIND", "ID", "STEPS", "DESCRIPTION"],
+        ["KIND", "ID", "STEPS OR TRIGGERS", "DESCRIPTION"],
         [*map(_workflow, found["workflows"]), *map(_function, found["functions"])],
     )
 
@@ -54,7 +60,7 @@ def _loaded(where: Where) -> dict[str, Any]:
         {"id": w.id, "description": w.description, "steps": list(w.steps), "engine": app.engine_for(w)}
         for w in app.workflows.values()
     ]
-    functions = [{"id": function.local_id, "name": function.name} for function in app.functions]
+    functions = [{"id": f.local_id, "name": f.name, "triggers": _triggers(f)} for f in app.functions]
     return {"app": loaded.name, "source": loaded.source, "workflows": workflows, "functions": functions}
 
 
@@ -71,8 +77,19 @@ async def _served(where: Where) -> dict[str, Any]:
 
 
 def _workflow(workflow: dict[str, Any]) -> list[str]:
-    return ["workflow", workflow["id"], " → ".join(workflow["steps"]), workflow["description"] or ""]
+    steps = brief(", ".join(workflow["steps"]), room=COLUMN)
+    return ["workflow", workflow["id"], steps, brief(workflow["description"])]
 
 
 def _function(function: dict[str, Any]) -> list[str]:
-    return ["function", function["id"], "", "" if function["name"] == function["id"] else function["name"]]
+    triggers = brief(", ".join(function.get("triggers") or ()), room=COLUMN)
+    name = "" if function["name"] == function["id"] else function["name"]
+    return ["function", function["id"], triggers, name]
+
+
+def _triggers(function: Function[Any]) -> list[str]:
+    """The events and cron expressions that begin a function."""
+    from inngest import TriggerEvent  # noqa: PLC0415 - help needs no inngest
+
+    triggers = function.get_config(NO_URL).main.triggers
+    return [t.event if isinstance(t, TriggerEvent) else f"cron {t.cron}" for t in triggers]

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from typing import Any
 
+from flowctl.errors import NotActiveError
 from flowctl_cli.backend import Backend, RunRef, Stream, Where, connected, find_run
-from flowctl_cli.follow import finish, follow
+from flowctl_cli.follow import EXIT_CODES, finish, follow, stands, stored
 from flowctl_cli.options import AppName, Dir, EnvFile, Json, Local, RunId, Url
 
 LAST_EVENTS_SECONDS = 0.3
@@ -42,6 +43,9 @@ async def _restart(where: Where, text: str, *, as_json: bool) -> int:
     async with connected(where) as backend:
         run = await find_run(backend, text)
         workflow = (await backend.workflows())[run.workflow_id]
+        status = str((await stored(backend, run))["status"])
+        if status in EXIT_CODES:
+            raise NotActiveError(f"Run {run.run_id} is not interrupted: {stands(status)}.")
         state = await follow(backend, run, workflow, _events(backend, run))
         return await finish(backend, run, workflow, state, as_json=as_json)
 

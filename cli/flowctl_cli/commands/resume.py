@@ -10,7 +10,7 @@ import typer
 from flowctl.errors import ConfigurationError, NotSuspendedError
 from flowctl_cli.backend import NoSuchError, Where, connected, find_run
 from flowctl_cli.console import is_interactive
-from flowctl_cli.follow import Question, answer, finish, follow, questions, stored
+from flowctl_cli.follow import Question, answer, finish, follow, questions, stands, stored
 from flowctl_cli.forms import as_option
 from flowctl_cli.options import (
     AppName,
@@ -73,10 +73,10 @@ async def _resume(where: Where, text: str, body: dict[str, Any], *, asking: bool
         workflow = (await backend.workflows())[run.workflow_id]
         state = await stored(backend, run)
         if state["status"] != "suspended":
-            raise NotSuspendedError(f"Run {run.run_id} is not suspended: it is {state['status']}.")
+            raise NotSuspendedError(f"Run {run.run_id} is not suspended: {stands(state['status'])}.")
         asked = _asked(questions(workflow, state), body["step"])
         if asking and is_interactive():
-            body |= answer(asked, confirm=False) or {}
+            body |= answer(asked, confirmed_first=False) or {}
         elif body["step"] is None and body["label"] is None and len(asked) > 1:
             raise ConfigurationError(_which(asked))
         state = await follow(backend, run, workflow, backend.resume(run, body))

@@ -12,8 +12,9 @@ import typer
 
 from flowctl.errors import ConfigurationError
 from flowctl_cli.backend import Backend, RunRef, Stream, Where, chosen, connected, find_run
-from flowctl_cli.console import brief, is_interactive, result, say, style, table
+from flowctl_cli.console import brief, is_interactive, result, say, style, table, typed
 from flowctl_cli.follow import EXIT_CODES, follow, report, stored
+from flowctl_cli.forms import confirm
 from flowctl_cli.options import AppName, Dir, EnvFile, Json, Local, RunId, Url, parser
 from flowctl_cli.progress import print_tree
 from flowctl_cli.run_view import RunView
@@ -74,7 +75,7 @@ def show(
     app: AppName = None,
     env_file: EnvFile = None,
 ) -> None:
-    """Show a run: its steps, its result, its error, or what it waits for.
+    """Show a run: its steps, then its result, its error or its question.
 
     Examples:
 
@@ -95,7 +96,9 @@ def watch(
     app: AppName = None,
     env_file: EnvFile = None,
 ) -> int:
-    """Follow a run until it ends or is suspended; with --json, one event a line.
+    """Follow a run until it ends or is suspended.
+
+    With --json, one event a line.
 
     Exit codes: 0 success, 1 failed or canceled, 2 no such run, 3 the app cannot be loaded, 4 no server,
     5 suspended or paused, 130 interrupted.
@@ -119,7 +122,10 @@ def delete(
     app: AppName = None,
     env_file: EnvFile = None,
 ) -> None:
-    """Forget a run and all that is recorded of it; asked for on a terminal.
+    """Forget a run and all that is recorded of it.
+
+    On a terminal you are asked first; elsewhere --yes has to say so. Exit codes: 0 deleted or kept,
+    2 no such run, 3 the app cannot be loaded, 4 no server.
 
     Examples:
 
@@ -193,16 +199,16 @@ async def _until_it_rests(backend: Backend, run: RunRef) -> Stream:
 async def _delete(where: Where, text: str, *, yes: bool) -> None:
     async with connected(where) as backend:
         run = await find_run(backend, text)
-        if not yes:
-            _confirm(run)
+        if not yes and not _confirmed(run):
+            return
         await backend.delete(run)
         say(f"deleted {run.workflow_id} {run.run_id}")
 
 
-def _confirm(run: RunRef) -> None:
+def _confirmed(run: RunRef) -> bool:
     if not is_interactive():
         raise ConfigurationError("Say --yes: nobody is there to be asked.")
-    typer.confirm(f"Delete the run {run.run_id} of {run.workflow_id}?", abort=True, err=True)
+    return confirm(f"Delete the run {typed(run.run_id)} of {run.workflow_id}?")
 
 
 def _created(run: Mapping[str, Any]) -> str:
@@ -218,11 +224,5 @@ def _row(run: Mapping[str, Any]) -> list[str]:
     snapshot = run["snapshot"]
     created = datetime.fromisoformat(str(run["createdAt"])).astimezone()
     given = (snapshot.get("context") or {}).get("input")
-    row = [
-        run["runId"],
-        run["workflowName"],
-        snapshot["status"],
-        f"{created:%Y-%m-%d %H:%M:%S}",
-        brief(given),
-    ]
-    return [str(cell) for cell in row]
+    when = f"{created:%Y-%m-%d %H:%M:%S}"
+    return [typed(run["runId"]), str(run["workflowName"]), str(snapshot["status"]), when, brief(given)]

@@ -23,6 +23,13 @@ class ServerUnreachableError(FlowctlError):
     exit_code: ClassVar[int] = 4
 
 
+class NotAServerError(FlowctlError):
+    """Something answers at the URL, but it is no flowctl server."""
+
+    code = "NOT_A_SERVER"
+    exit_code: ClassVar[int] = 4
+
+
 class ApiError(FlowctlError):
     """The server refused a call for a reason that has no class of its own; `status` is HTTP's."""
 
@@ -65,7 +72,10 @@ class Connection:
             raise self._unreachable(err) from err
         if answer.is_error:
             raise refusal(answer.status_code, answer.content)
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError as err:
+            raise NotAServerError(f"{self.url} is no flowctl server: its answer is no JSON.") from err
 
     async def events(self, path: str, body: Any, query: Mapping[str, Any]) -> AsyncIterator[WorkflowEvent]:
         """The events of a streaming call, as they come."""

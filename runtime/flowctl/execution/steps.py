@@ -73,7 +73,7 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     if done is not None:
         return dict(done)
     before = walk.records.get(call.key)
-    begun = _begun(walk, call, before)
+    begun = _begun(walk, call, before, attempt)
     call_id = walk.journal.new_id()
     started = [(f"{op}:start", events.step_started(walk.run_id, call.key, begun, call_id))]
     first = call.announced and not attempt
@@ -145,9 +145,10 @@ def _is_last(call: Call, outcome: Outcome, attempt: int) -> bool:
     return outcome.record.status != "failed" or not outcome.retriable or attempt >= retries
 
 
-def _begun(walk: Walk, call: Call, before: StepResult | None) -> StepResult:
+def _begun(walk: Walk, call: Call, before: StepResult | None, attempt: int) -> StepResult:
     now = walk.journal.now()
-    metadata = {"iterationCount": call.iteration} if call.iteration else None
+    counts = {"iterationCount": call.iteration, "retryCount": attempt}
+    metadata = {name: count for name, count in counts.items() if count} or None
     if before is not None and before.status == "suspended" and walk.leg.resumes(call.key):
         return StepResult(
             "running",

@@ -65,6 +65,19 @@ async def wait_for_ever(data: Any) -> None:
 
 endless = create_workflow(id="endless").then(wait_for_ever).commit()
 
+tries: list[int] = []
+
+
+@step(retries=3)
+async def flaky(data: Any) -> int:
+    tries.append(1)
+    if len(tries) < 3:
+        raise ConnectionError("the upstream is down")
+    return len(tries)
+
+
+retried = create_workflow(id="retried").then(flaky).commit()
+
 client = inngest.Inngest(app_id="orders")
 
 
@@ -80,4 +93,4 @@ async def double(data: int) -> int:
 
 doubled = init(client).create_workflow(id="doubled", input_schema=int).then(double).commit()
 
-app = App(workflows=[order, squares, broken, endless, doubled], functions=[greet])
+app = App(workflows=[order, squares, broken, endless, retried, doubled], functions=[greet])
