@@ -53,7 +53,8 @@ async def launch(
     if number is None:
         raise await _refusal(run, expected)
     if engine == "local":
-        return app.local_runner.launch(run.workflow, leg, number=number, resource_id=run.resource_id)
+        here = app.local_runner.launch(run.workflow, leg, number=number, resource_id=run.resource_id)
+        return LegEnd(run, seen, here=here)
     await app.inngest_runner.deliver(Dispatch(run.workflow_id, run.run_id, number, claim.dispatch or {}))
     return LegEnd(run, seen)
 

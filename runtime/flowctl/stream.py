@@ -16,22 +16,28 @@ from flowctl.snapshot import TERMINAL, RunResult, RunStatus
 
 if TYPE_CHECKING:
     from flowctl.run import Run
+    from flowctl.runners.local import LocalLeg
 
 Out = TypeVar("Out", default=Any)
 _HIDDEN = frozenset({"workflow-step-finish"})
 
 
 class LegEnd:
-    """The end of a leg that another process, or the engine, drives: awaited through the run's events."""
+    """The end of a leg: awaited where it is driven `here`, else through the run's events after this one."""
 
-    def __init__(self, run: Run[Any], after: int) -> None:
-        self._run, self._after = run, after
+    def __init__(self, run: Run[Any], after: int, *, here: LocalLeg | None = None) -> None:
+        self._run, self._after, self._here = run, after, here
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._seen().__await__()
 
     async def _seen(self) -> None:
         run = self._run
+        if self._here is not None:
+            left_after = await self._here.ended()
+            if left_after is None:
+                return
+            self._after = left_after
         async for _, event in run.app.feed.follow(
             run.app.storage, run.workflow_id, run.run_id, after=self._after
         ):

@@ -257,7 +257,7 @@ def test_ctrl_c_lets_a_request_finish_and_a_second_one_does_not(tmp_path: Path) 
         threading.Thread(target=ask_in_vain, args=("POST", f"{dev.url}/slow"), daemon=True).start()
         until((tmp_path / "began").exists)
         dev.process.send_signal(signal.SIGINT)
-        dev.wait_for("finishing 1 request(s)")
+        dev.wait_for("finishing 1 request; Ctrl-C again ends them")
         assert dev.process.poll() is None
         dev.process.send_signal(signal.SIGINT)
         assert dev.process.wait(timeout=20) == 0

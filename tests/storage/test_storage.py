@@ -246,6 +246,17 @@ async def test_a_lease_is_held_until_it_lapses(storage) -> None:
     assert await storage.active_local_runs(now=150) == []
 
 
+async def test_a_lease_is_given_up_for_one_run_by_its_owner_alone(storage) -> None:
+    for run_id in ("a", "b"):
+        await create(storage, run_id)
+        await claim(storage, run_id, lease=Lease("host:1:x", until=100))
+    await storage.release_lease("w", "a", owner="host:1:x")
+    await storage.release_lease("w", "b", owner="another")
+    await storage.renew_leases("host:1:x", until=200)
+    held = {p.run_id: p.lease_owner for p in await storage.active_local_runs(now=50)}
+    assert held == {"a": None, "b": "host:1:x"}
+
+
 async def test_a_storage_opens_again_after_it_was_closed(shared) -> None:
     storage = shared.storage()
     await create(storage)

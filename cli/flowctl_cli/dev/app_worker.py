@@ -69,20 +69,27 @@ async def _obey(job: Job, server: Server, shell: Shell, heir: socket.socket, app
                 server.stop_accepting(heir if command["successor"] else None)
                 shell.end_streams()
                 app.drain()
-                job.channel.send(released=True, unfinished=shell.unfinished)
+                steps = app.local_runner.steps_under_way
+                job.channel.send(released=True, requests=shell.unfinished, steps=steps)
+                if command["successor"]:
+                    app.local_runner.part(lambda: job.channel.send(left=True))
                 seconds = command["seconds"]
                 break
             case _:
                 return
-    drained = asyncio.create_task(_drain(server, seconds))
+    drained = asyncio.create_task(_drain(server, app, seconds))
     told_to_end = asyncio.ensure_future(anext(commands, None))
     await asyncio.wait({drained, told_to_end}, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _drain(server: Server, seconds: float) -> None:
+async def _drain(server: Server, app: App, seconds: float) -> None:
+    """Let requests end, then steps: with no successor, runs go on when the server starts again."""
     deadline = time.monotonic() + seconds
     await asyncio.sleep(TICK_SECONDS)  # a connection that was accepted just now shows up
     while server.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn tells by sets only
+        await asyncio.sleep(TICK_SECONDS)
+    app.local_runner.part()
+    while app.local_runner.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110 - legs of any loop
         await asyncio.sleep(TICK_SECONDS)
 
 

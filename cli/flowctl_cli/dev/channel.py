@@ -37,7 +37,7 @@ class Channel:
         """Return when the supervisor says to end, or is gone."""
         async for command in self.commands():
             if command["do"] == "finish":
-                self.send(released=True, unfinished=0)
+                self.send(released=True)
                 return
 
 

@@ -27,7 +27,7 @@ async def serve(job: Job) -> None:
     async for command in job.channel.commands():
         if command["do"] == "finish":
             server.stop_accepting(hand_over_to)
-            job.channel.send(released=True, unfinished=0)
+            job.channel.send(released=True)
             await asyncio.sleep(TICK_SECONDS)
             return
 

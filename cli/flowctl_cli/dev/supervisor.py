@@ -30,9 +30,10 @@ from flowctl_cli.engines.detect import look_around
 from flowctl_cli.project import find_project
 
 STOP_SECONDS = 10.0
-DRAIN_SECONDS = 600.0
+DRAIN_SECONDS = 3600.0
 APP_END_SECONDS = 10.0
-MOST_DRAINING = 3
+MOST_DRAINING = 8
+MENTION_SECONDS = 2.0
 ENGINE_PATIENCE_SECONDS = 3.0
 REGISTER_PAUSES = (0.0, 0.3, 1.0, 3.0)
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -175,7 +176,7 @@ class Supervisor:
     async def _generation(self) -> None:
         """Start a worker, wait until its app has answered, have it take over."""
         async with self._changing:
-            worker = await self.pool.start(self._app_spec(), self.sockets.for_worker())
+            worker = await self.pool.start(self._app_spec(), self.sockets.for_worker(), self._heard)
             try:
                 await worker.until_loaded()
                 if worker.facts["inngest"] and self._engine_run is None:
@@ -196,13 +197,34 @@ class Supervisor:
             self._spawn(self._drained(old))
 
     async def _drained(self, old: Worker) -> None:
-        """Let a replaced worker do what it began; local runs that it leaves are taken over."""
+        """Let a replaced worker do what it began, be that long, and say so; local runs it leaves early."""
         self._draining.append(old)
         if len(self._draining) > MOST_DRAINING:
-            self._draining[0].tell(do="end")
+            self._cut(self._draining[0])
+        mention = asyncio.get_running_loop().call_later(MENTION_SECONDS, self._mention, old)
         await old.end(within=DRAIN_SECONDS + APP_END_SECONDS)
+        mention.cancel()
         self._draining.remove(old)
-        if self.worker is not None:
+        self._heard({"left": True})
+
+    def _mention(self, old: Worker) -> None:
+        if old.unfinished:
+            say(style(f"the version before goes on with what it began: {old.unfinished}", "dim"))
+
+    def _cut(self, oldest: Worker) -> None:
+        if oldest.unfinished:
+            say(
+                style(
+                    f"More than {MOST_DRAINING} earlier versions are at work: ending the oldest, with "
+                    f"{oldest.unfinished}. Steps that it did not finish run again.",
+                    "yellow",
+                )
+            )
+        oldest.tell(do="end")
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """A worker that was replaced left a local run: the one that serves now goes on with it."""
+        if "left" in message and self.worker is not None:
             self.worker.tell(do="take-over")
 
     async def _loaded(self, changed: list[Path], seconds: float) -> None:
@@ -367,9 +389,8 @@ class Supervisor:
             workers = [*self._draining, *([self.worker] if self.worker else [])]
         for worker in workers:
             await worker.finish(seconds=STOP_SECONDS, successor=False)
-        unfinished = sum(worker.unfinished for worker in workers if not worker.gone.is_set())
-        if unfinished:
-            say(style(f"finishing {unfinished} request(s); Ctrl-C again ends them", "dim"))
+        if unfinished := " and ".join(filter(None, (worker.unfinished for worker in workers))):
+            say(style(f"finishing {unfinished}; Ctrl-C again ends them", "dim"))
         await asyncio.gather(*(worker.end(within=STOP_SECONDS + APP_END_SECONDS) for worker in workers))
         if self._engine_run is not None:
             await _cancelled(self._engine_run)

@@ -40,7 +40,8 @@ class Worker:
     hears: Callable[[dict[str, Any]], None]
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     report: ErrorReport | None = None
-    unfinished: int = 0
+    requests: int = 0
+    steps: int = 0
     ended_with: int | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     is_ready: bool = False
@@ -106,6 +107,14 @@ class Worker:
             raise WorkerFailedError(self.report or _told(ended))
 
     @property
+    def unfinished(self) -> str:
+        """What it had under way when it was told to take nothing new, in words; nothing when it is gone."""
+        if self.gone.is_set():
+            return ""
+        counts = {"request": self.requests, "step": self.steps}
+        return " and ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
+
+    @property
     def how_it_ended(self) -> str:
         """In words, where it is known."""
         match self.ended_with:
@@ -134,7 +143,7 @@ class Worker:
             self.is_ready = True
             self.ready.set()
         elif "released" in message:
-            self.unfinished = message["unfinished"]
+            self.requests, self.steps = message.get("requests", 0), message.get("steps", 0)
             self.released.set()
         elif "error" in message:
             self.report = ErrorReport.from_json(message["error"])

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from flowctl.execution.ops import Memo
 from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Walk
 from flowctl.runners.journal import StoredJournal
-from flowctl.storage.base import Lease
+from flowctl.storage.base import Lease, Storage
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -35,16 +35,46 @@ _OWN: set[str] = set()  # the owners that this process has made
 
 
 @dataclass(slots=True)
+class InFlight:
+    """The bodies of a leg that are under way; once it is to be left, no other begins. `ended`: none is."""
+
+    count: int = 0
+    is_leaving: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, body: Callable[[], Awaitable[Memo]]) -> Memo:
+        """Run one; in a leg that is to be left, wait for the end of that leg instead."""
+        if self.is_leaving:
+            await asyncio.Event().wait()
+        self.count += 1
+        try:
+            return await body()
+        finally:
+            self.count -= 1
+            self._note_end()
+
+    def leave(self) -> None:
+        """Begin no other."""
+        self.is_leaving = True
+        self._note_end()
+
+    def _note_end(self) -> None:
+        if self.is_leaving and not self.count:
+            self.ended.set()
+
+
+@dataclass(slots=True)
 class LocalOps:
     """Durable operations of this process: bodies commit themselves, so they just run."""
 
     clock: Clock
     signal: AbortSignal
+    in_flight: InFlight = field(default_factory=InFlight)
 
     async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
         """See DurableOps."""
         del op, repeatable
-        return await body()
+        return await self.in_flight.run(body)
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps; a run that is canceled sleeps no longer."""
@@ -85,24 +115,33 @@ class LocalOps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalLeg:
-    """A leg of this process: its task, what tells its steps of a cancellation, and what tells its callers."""
+    """A leg of this process: its task, what tells its steps of a cancellation, and what tells its callers.
+
+    `left` has the number of the last event here, once the leg was left to another process.
+    """
 
     task: asyncio.Task[dict[str, Any]]
     signal: AbortSignal
     canceled: asyncio.Event
+    in_flight: InFlight
+    left: asyncio.Future[int]
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        """Until the leg has ended, or its run is canceled (a step in flight may go on); raises its error."""
-        return self._ended().__await__()
+    async def ended(self) -> int | None:
+        """Wait until it has ended, or its run is canceled (a step in flight may go on); raises its error.
 
-    async def _ended(self) -> None:
+        Answers None, or the number of the last event here of a leg that was left to another process.
+        """
         told = asyncio.ensure_future(self.canceled.wait())
         try:
             await asyncio.wait((self.task, told), return_when=asyncio.FIRST_COMPLETED)
         finally:
             told.cancel()
-        if self.task.done() and not self.canceled.is_set():
-            self.task.result()
+        if self.canceled.is_set():
+            return None
+        if self.task.cancelled() and self.in_flight.is_leaving:
+            return await asyncio.shield(self.left)
+        self.task.result()
+        return None
 
     def cancel(self) -> None:
         """Tell the step in flight and the callers, from any thread."""
@@ -110,6 +149,43 @@ class LocalLeg:
         loop = self.task.get_loop()
         if not loop.is_closed():
             loop.call_soon_threadsafe(self.canceled.set)
+
+
+@dataclass(slots=True)
+class Parting:
+    """Leaves legs of this event loop to another process, each as soon as no body of it is under way."""
+
+    storage: Storage
+    owner: str
+    on_left: Callable[[], None]
+    under_way: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def leave(self, run: tuple[str, str], leg: LocalLeg) -> None:
+        """Begin to leave one."""
+        if leg.task.get_loop() is self.loop:
+            self.under_way.add(leaving := self.loop.create_task(self._leave(run, leg)))
+            leaving.add_done_callback(self.under_way.discard)
+
+    async def _leave(self, run: tuple[str, str], leg: LocalLeg) -> None:
+        leg.in_flight.leave()
+        ended = asyncio.ensure_future(leg.in_flight.ended.wait())
+        await asyncio.wait({ended, leg.task}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        leg.task.cancel()
+        await asyncio.wait({leg.task})
+        if leg.task.cancelled():
+            await self._release(run, leg)
+
+    async def _release(self, run: tuple[str, str], leg: LocalLeg) -> None:
+        try:
+            known = await self.storage.read_events(*run)
+            await self.storage.release_lease(*run, owner=self.owner)
+        except StorageError as err:
+            leg.left.set_exception(err)
+        else:
+            leg.left.set_result(known[-1][0] if known else 0)
+            self.on_left()
 
 
 @dataclass(slots=True)
@@ -121,6 +197,7 @@ class LocalRunner:
     _legs: dict[tuple[str, str], LocalLeg] = field(default_factory=dict[tuple[str, str], LocalLeg])
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _heart: threading.Thread | None = None
+    _parting: Parting | None = None
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -141,16 +218,39 @@ class LocalRunner:
             self.app.storage, self.app.feed, workflow.id, run_id, number, clock, repeats=False
         )
         env = Environment(self.app, EngineInfo("local"), self.app.logger, signal, resource_id)
-        walk = Walk.of(workflow, leg, LocalOps(clock, signal), journal, env)
+        ops = LocalOps(clock, signal)
+        walk = Walk.of(workflow, leg, ops, journal, env)
         task = asyncio.create_task(execute_leg(walk), name=f"flowctl:{workflow.id}:{run_id}")
-        running = LocalLeg(task, signal, asyncio.Event())
+        left = asyncio.get_running_loop().create_future()
+        running = LocalLeg(task, signal, asyncio.Event(), ops.in_flight, left)
         with self._lock:
             self._legs[workflow.id, run_id] = running
             if self._heart is None:
                 self._stopped.clear()
                 self._start_heart()
         task.add_done_callback(lambda _: self._forget((workflow.id, run_id), running))
+        if self._parting is not None:
+            self._parting.leave((workflow.id, run_id), running)
         return running
+
+    @property
+    def steps_under_way(self) -> int:
+        """How many bodies run now."""
+        return sum(leg.in_flight.count for leg in self._legs.values())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a run here that has neither ended nor been left."""
+        return bool(self._legs or (self._parting and self._parting.under_way))
+
+    def part(self, on_left: Callable[[], None] = lambda: None) -> None:
+        """Begin no step here any more: each run, once its steps under way have ended, is left to the process
+        that comes after, and `on_left` is called. Who waits here for such a run gets its result as before."""
+        if self._parting is not None:
+            return
+        self._parting = Parting(self.app.storage, self.owner, on_left)
+        for run, leg in list(self._legs.items()):
+            self._parting.leave(run, leg)
 
     def _forget(self, run: tuple[str, str], leg: LocalLeg) -> None:
         if self._legs.get(run) is leg:
@@ -170,6 +270,8 @@ class LocalRunner:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._parting is not None:
+            await asyncio.gather(*self._parting.under_way)
         self._stopped.set()
         if (heart := self._heart) is not None:
             await asyncio.to_thread(heart.join)

@@ -191,6 +191,10 @@ class Storage(Protocol):
         """Move the end of all leases of an owner."""
         ...
 
+    async def release_lease(self, workflow_id: str, run_id: str, *, owner: str) -> None:
+        """Give up the lease of one run, if it is this owner's: another process may take the run over."""
+        ...
+
     async def active_local_runs(self, now: int) -> list[RunPointer]:
         """Runs of the local engine that are running or waiting, with who holds (or last held) their lease;
         `lease_owner` is None for those whose lease has lapsed."""

@@ -298,6 +298,11 @@ class SQLStorage(ABC):
         """See Storage."""
         await self._transact(lambda db: db.execute(sql.RENEW_LEASES, (until, owner)) and None)
 
+    async def release_lease(self, workflow_id: str, run_id: str, *, owner: str) -> None:
+        """See Storage."""
+        values = (workflow_id, run_id, owner)
+        await self._transact(lambda db: db.execute(sql.RELEASE_LEASE, values) and None)
+
     async def active_local_runs(self, now: int) -> list[RunPointer]:
         """See Storage."""
 

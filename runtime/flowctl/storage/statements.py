@@ -121,6 +121,10 @@ READ_DISPATCHES = "SELECT workflow_id, run_id, leg, body FROM outbox ORDER BY ro
 DELETE_DISPATCH = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ? AND leg = ?"
 DELETE_DISPATCHES = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ?"
 RENEW_LEASES = "UPDATE runs SET lease_until = ? WHERE lease_owner = ? AND status IN ('running', 'waiting')"
+RELEASE_LEASE = """
+    UPDATE runs SET lease_owner = NULL, lease_until = NULL
+    WHERE workflow_id = ? AND run_id = ? AND lease_owner = ?
+"""
 ACTIVE_LOCAL_RUNS = """
     SELECT workflow_id, run_id, lease_owner, lease_until, leg FROM runs
     WHERE status IN ('running', 'waiting') AND engine = 'local'
