@@ -215,7 +215,8 @@ def _data(body: bytes) -> Any:
 async def _next_event(subscriber: Subscriber, seconds: float) -> bytes:
     """What is written next: a message as an event, raw bytes as they are, or a sign of life."""
     try:
-        data = await asyncio.wait_for(subscriber.waiting.get(), seconds)
+        async with asyncio.timeout(seconds):
+            data = await subscriber.waiting.get()
     except TimeoutError:
         return b":\n\n"
     return data if isinstance(data, Raw) else b"data: " + data + b"\n\n"

@@ -45,7 +45,8 @@ async def readiness(app: App) -> dict[str, dict[str, Any]]:
 
 async def _checked(check: Awaitable[None]) -> dict[str, Any]:
     try:
-        await asyncio.wait_for(check, CHECK_SECONDS)
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check
     except TimeoutError:
         return {"ok": False, "error": f"no answer within {CHECK_SECONDS:g} seconds"}
     except Exception as err:  # noqa: BLE001 - whatever is wrong with it, it is not ready

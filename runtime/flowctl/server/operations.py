@@ -129,7 +129,8 @@ async def read_body(request: Request, model: type[B]) -> B:
     if not model.model_fields:
         return model()
     try:
-        raw = await asyncio.wait_for(request.body(), READ_SECONDS)
+        async with asyncio.timeout(READ_SECONDS):
+            raw = await request.body()
     except TimeoutError as err:
         raise HTTPException(408, f"The body did not come within {READ_SECONDS:.0f} seconds.") from err
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
