@@ -1,0 +1,217 @@
+"""Steps on the embedded engine beside the same steps on Restate's single binary, each with its Python SDK.
+
+    python tests/bench/restate.py [--restate FOLDER] [--runs 7] [--steps 10 100]
+
+`workflow` is a flowctl loop of n steps (engine and storage in files), `function` an inngest-py one of n
+steps (engine in a file), `restate` a handler of n `ctx.run`. Each is timed from the request that starts it to
+the moment when its caller knows its result, one after the other in each round, on this machine. FOLDER has
+`node_modules/.bin/restate-server` (npm `@restatedev/restate-server`) and `venv/bin/python` with `restate-sdk`
+and `hypercorn`, on which its documentation runs it; without it the other two are timed. Our apps run on
+uvicorn, as `flowctl start` has it. Quote the ratios: Restate's time in ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import inngest
+import uvicorn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from engine import free_port, process, seconds, serve_forever
+from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
+
+CONCURRENT_RUNS, CONCURRENT_STEPS = 50, 10
+Run = Callable[[int], Awaitable[None]]
+
+
+async def plus_one(ctx: StepContext[Any]) -> Any:
+    return {"value": ctx.input_data["value"] + 1, "n": ctx.input_data["n"]}
+
+
+def flowctl_app(engine_url: str, folder: Path) -> App:
+    client = inngest.Inngest(
+        app_id="workflow-bench", is_production=False, api_base_url=engine_url, event_api_base_url=engine_url
+    )
+    increment = create_step(id="increment", execute=plus_one)
+    loop = create_workflow(id="loop").dountil(
+        increment, lambda ctx: ctx.input_data["value"] >= ctx.input_data["n"]
+    )
+    return App(workflows=[loop.commit()], inngest=client, storage=SQLiteStorage(folder / "runs.db"))
+
+
+def serve_app(kind: str, engine_url: str, port: int, folder: Path) -> None:
+    if kind == "function":
+        serve_forever("sdk", engine_url, port)
+    else:
+        app = flowctl_app(engine_url, folder)
+        uvicorn.run(app.asgi, host="127.0.0.1", port=port, log_level="error", access_log=False)
+
+
+@contextlib.asynccontextmanager
+async def served(
+    kind: str, http: httpx.AsyncClient, folder: Path, ready: str
+) -> AsyncIterator[tuple[str, str]]:
+    """An engine with a file, and an app that is registered with it: their URLs."""
+    engine_port, port = free_port(), free_port()
+    engine_url, url = f"http://127.0.0.1:{engine_port}", f"http://127.0.0.1:{port}"
+    engine = [
+        "-m",
+        "flowctl.engine",
+        "--port",
+        str(engine_port),
+        "--db",
+        str(folder / f"{kind}.db"),
+        "--no-poll",
+    ]
+    app = [__file__, "--serve", str(port), "--app", kind, "--engine", engine_url, "--folder", str(folder)]
+    async with process(*engine, ready=f"{engine_url}/health"), process(*app, ready=f"{url}{ready}"):
+        (await http.put(f"{url}/api/inngest")).raise_for_status()
+        yield engine_url, url
+
+
+@contextlib.asynccontextmanager
+async def workflow(http: httpx.AsyncClient, folder: Path) -> AsyncIterator[Run]:
+    async with served("workflow", http, folder, "/health") as (_, url):
+
+        async def run(n: int) -> None:
+            body = {"inputData": {"value": 0, "n": n}}
+            answer = await http.post(f"{url}/api/workflows/loop/start-async", json=body)
+            answer.raise_for_status()
+            assert answer.json()["result"]["value"] == n, answer.text
+
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def function(http: httpx.AsyncClient, folder: Path) -> AsyncIterator[Run]:
+    async with served("function", http, folder, "/ended/ready") as (engine_url, url):
+        keys = iter(range(10**9))
+
+        async def run(n: int) -> None:
+            key = next(keys)
+            event = {"name": "bench/steps", "data": {"n": n, "key": str(key)}}
+            (await http.post(f"{engine_url}/e/k", json=event)).raise_for_status()
+            (await http.get(f"{url}/ended/{key}")).raise_for_status()
+
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def restate(http: httpx.AsyncClient, folder: Path, home: Path) -> AsyncIterator[Run]:
+    ingress, admin, node, port = (free_port() for _ in range(4))
+    bound = {
+        "RESTATE_INGRESS__BIND_ADDRESS": ingress,
+        "RESTATE_ADMIN__BIND_ADDRESS": admin,
+        "RESTATE_BIND_ADDRESS": node,
+    }
+    env = os.environ | {name: f"127.0.0.1:{port}" for name, port in bound.items()}
+    env |= {"RESTATE_DISABLE_TELEMETRY": "true", "RUST_LOG": "error"}
+    server = [
+        str(home / "node_modules/.bin/restate-server"),
+        "--base-dir",
+        str(folder / "restate"),
+        "--node-name",
+        "b",
+    ]
+    service = [str(home / "venv/bin/python"), str(Path(__file__).with_name("restate_service.py")), str(port)]
+    async with child(*server, env=env), child(*service, env=dict(os.environ)):
+        await accepted(http, f"http://127.0.0.1:{admin}/deployments", {"uri": f"http://127.0.0.1:{port}"})
+
+        async def run(n: int) -> None:
+            answer = await http.post(f"http://127.0.0.1:{ingress}/bench/steps", json=n)
+            answer.raise_for_status()
+            assert answer.json() == n, answer.text
+
+        await accepted(http, f"http://127.0.0.1:{ingress}/bench/steps", 1)
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def child(*command: str, env: dict[str, str]) -> AsyncIterator[None]:
+    quiet = asyncio.subprocess.DEVNULL
+    started = await asyncio.create_subprocess_exec(
+        *command, env=env, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        os.killpg(started.pid, 9)  # npm's launcher, the binary below it
+        await started.wait()
+
+
+async def accepted(http: httpx.AsyncClient, url: str, body: Any) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.post(url, json=body)).is_success:
+                    return
+            await asyncio.sleep(0.2)
+
+
+async def compare(sides: dict[str, Run], steps: list[int], runs: int) -> None:
+    for run in sides.values():
+        await run(3)
+        await run(100)
+    for n in steps:
+        await row(f"{n} steps", n, sides, lambda run, n=n: run(n), runs)
+
+    async def side_by_side(run: Run) -> None:
+        await asyncio.gather(*(run(CONCURRENT_STEPS) for _ in range(CONCURRENT_RUNS)))
+
+    total = CONCURRENT_RUNS * CONCURRENT_STEPS
+    await row(f"{CONCURRENT_RUNS} runs of {CONCURRENT_STEPS}", total, sides, side_by_side, max(3, runs // 2))
+
+
+async def row(
+    name: str, steps: int, sides: dict[str, Run], once: Callable[[Run], Awaitable[None]], runs: int
+) -> None:
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(runs):
+        for side, run in sides.items():
+            times[side].append(await seconds(once(run)))
+    per_step = {side: statistics.median(taken) / steps * 1000 for side, taken in times.items()}
+    cells = [f"{side} {cost:6.2f} ms/step ({1000 / cost:5.0f}/s)" for side, cost in per_step.items()]
+    if "restate" in per_step:
+        ours = [side for side in per_step if side != "restate"]
+        cells += [f"restate / {side} {per_step['restate'] / per_step[side]:4.2f}" for side in ours]
+    print(f"{name:14} " + "   ".join(cells), flush=True)
+
+
+async def main(runs: int, steps: list[int], home: Path | None) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        limits = httpx.Limits(max_connections=None)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=120, limits=limits))
+        sides = {
+            "workflow": await stack.enter_async_context(workflow(http, folder)),
+            "function": await stack.enter_async_context(function(http, folder)),
+        }
+        if home is not None:
+            sides["restate"] = await stack.enter_async_context(restate(http, folder, home))
+        await compare(sides, steps, runs)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--restate", type=Path, metavar="FOLDER")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    for name in ("--app", "--engine", "--folder"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve_app(given.app, given.engine, given.serve, Path(given.folder))
+    else:
+        asyncio.run(main(given.runs, given.steps, given.restate))
