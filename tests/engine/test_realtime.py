@@ -57,6 +57,16 @@ async def test_a_message_reaches_the_subscribers_of_its_topic_alone(http, sent, 
     assert message["created_at"].endswith("Z")
 
 
+async def test_lines_of_json_are_a_message_each(http):
+    lines = {"content-type": "application/x-ndjson"}
+    async with websockets.connect(address(http, await token(http))) as socket:
+        url = "/v1/realtime/publish?channel=c&topic=t"
+        answer = await http.post(url, content=b'1\n{"x": "a\\nb"}\n', headers=lines)
+        heard_data = [(await heard(socket))["data"] for _ in range(2)]
+    assert heard_data == [1, {"x": "a\nb"}]
+    assert "application/x-ndjson" in answer.headers["accept-post"]
+
+
 async def test_a_stream_is_passed_on_in_chunks_between_its_start_and_end(http):
     async def pieces():
         yield "grü".encode()[:3]  # in the middle of a character

@@ -40,6 +40,9 @@ class Front:
     posts: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     registered: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Realtime messages by request."""
+    takes_lines: bool = True
 
     async def pass_on(self, request: Request) -> Response:
         body = await request.body()
@@ -48,6 +51,8 @@ class Front:
             self.posts.append(orjson.loads(body))
         if path.startswith("/e/"):
             self.events += orjson.loads(body)
+        if path == "/v1/realtime/publish":
+            self.messages.append([orjson.loads(line) for line in body.splitlines()])
         if path == "/fn/register":
             self.registered += orjson.loads(body)["functions"]
         if (status := self.refuse(path)) is not None:
@@ -55,7 +60,8 @@ class Front:
         url = f"{self.engine_url}{path}?{request.url.query}"
         kept = {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}}
         answer = await self.http.request(request.method, url, content=body, headers=kept)
-        shown = {k: v for k, v in answer.headers.items() if k == "content-type"}
+        kinds = {"content-type", "accept-post"} if self.takes_lines else {"content-type"}
+        shown = {k: v for k, v in answer.headers.items() if k in kinds}
         return Response(answer.content, answer.status_code, shown)
 
     @property

@@ -56,13 +56,15 @@ class Api:
     studio_url: str | None
 
     def routes(self) -> list[BaseRoute]:
-        """The route table."""
+        """The route table: looked through from the top, so what every step asks for comes first."""
         return [
+            Route("/e/{key}", self.send_events, methods=["POST"]),
+            *CheckpointApi(Checkpoints(self.ledger), Endpoints(self.ledger, self.apps), self.tokens).routes(),
+            *RealtimeApi(self.keys, self.tokens).routes(),
             Route("/", self.home),
             Route("/health", self.health),
             Route("/metrics", self.metrics),
             Route("/dev", self.dev),
-            Route("/e/{key}", self.send_events, methods=["POST"]),
             Route("/fn/register", self.register, methods=["POST"]),
             Route("/fn/remove", self.remove, methods=["DELETE"]),
             Route("/invoke/{slug:path}", self.invoke, methods=["POST"]),
@@ -70,8 +72,6 @@ class Api:
             Route("/v0/runs/{id}/actions", self.run_steps),
             Route("/v0/gql", self.query, methods=["POST"]),
             *Rest(self.ledger, self.apps).routes(),
-            *RealtimeApi(self.keys, self.tokens).routes(),
-            *CheckpointApi(Checkpoints(self.ledger), Endpoints(self.ledger, self.apps), self.tokens).routes(),
         ]
 
     async def home(self, _: Request) -> Response:

@@ -33,6 +33,9 @@ from flowctl.engine.timing import now_ms
 MESSAGE_LIMIT = 512 * 2**10
 STREAM_LIMIT = 2**20
 CHUNK_BYTES = 2**10
+LINES = "application/x-ndjson"
+_PUBLISHED = {"accept-post": f"application/json, {LINES}"}
+"""Tells publishers that they may send several messages in one request."""
 SSE_SECONDS, KEEPALIVE_SECONDS = 15 * 60, 15
 
 
@@ -71,16 +74,21 @@ class RealtimeApi:
         return json_answer({"jwt": self.tokens.made(topics, now=now_ms())}, 201)
 
     async def publish(self, request: Request) -> Response:
-        """Pass on the body, JSON or text; one of type `text/stream` goes on piece by piece."""
+        """Pass on the body, JSON or text; one of type `text/stream` goes on piece by piece.
+
+        Each line of newline-delimited JSON is a message.
+        """
         self._check_publisher(request)
-        addresses = _addresses(request)
-        if request.headers.get("content-type") == "text/stream":
+        addresses, kind = _addresses(request), request.headers.get("content-type")
+        if kind == "text/stream":
             await self._pass_on(request, addresses)
-            return PlainTextResponse("")
-        data = _data(await _message_body(request))
-        for address in addresses:
-            self.realtime.publish(address, address.message("data", data, now=now_ms()))
-        return PlainTextResponse("")
+            return PlainTextResponse("", headers=_PUBLISHED)
+        body = await _message_body(request)
+        for message in body.splitlines() if kind == LINES else (body,):
+            data = _data(message)
+            for address in addresses:
+                self.realtime.publish(address, address.message("data", data, now=now_ms()))
+        return PlainTextResponse("", headers=_PUBLISHED)
 
     async def publish_raw(self, request: Request) -> Response:
         """Pass on the body's bytes as they come to those who read the channel by SSE."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30.0
 UNKNOWN_FOR_SECONDS = 300.0
+JSON, LINES = "application/json", "application/x-ndjson"
 _PREFIX = re.compile(r"signkey-\w+-")
 
 
@@ -66,6 +67,8 @@ class EngineApi:
     )
     is_open: bool = True
     _has_no_checkpoints_until: float = 0.0
+    takes_lines: bool = False
+    """Whether the engine said that it takes several realtime messages in one request."""
     _uses_fallback_key: bool = False
 
     @property
@@ -81,10 +84,28 @@ class EngineApi:
         self, method: str, path: str, body: Any = None, params: Mapping[str, str] | None = None
     ) -> Answer:
         """The answer, whatever its status; raises EngineError when there is none."""
-        answer = await self._call(method, path, body, params)
+        content = b"" if body is None else orjson.dumps(body)
+        return await self._authenticated(method, path, content, params)
+
+    async def publish(self, messages: Sequence[bytes], params: Mapping[str, str]) -> None:
+        """Send realtime messages (JSON), several only to an engine that `takes_lines`; raises EngineError."""
+        kind = LINES if len(messages) > 1 else JSON
+        try:
+            answer = await self._authenticated(
+                "POST", "/v1/realtime/publish", b"\n".join(messages), params, kind
+            )
+        except EngineError:  # another one may come in its place
+            self.takes_lines = False
+            raise
+        self.takes_lines = LINES in answer.headers.get("accept-post", "")
+
+    async def _authenticated(
+        self, method: str, path: str, content: bytes, params: Mapping[str, str] | None, kind: str = JSON
+    ) -> Answer:
+        answer = await self._call(method, path, content, params, kind)
         if answer.status == 401 and self.client.signing_key_fallback and not self._uses_fallback_key:
             self._uses_fallback_key = True
-            answer = await self._call(method, path, body, params)
+            answer = await self._call(method, path, content, params, kind)
         return answer
 
     async def close(self) -> None:
@@ -94,20 +115,21 @@ class EngineApi:
         if connections is not None:
             await connections.close()
 
-    async def _call(self, method: str, path: str, body: Any, params: Mapping[str, str] | None) -> Answer:
+    async def _call(
+        self, method: str, path: str, content: bytes, params: Mapping[str, str] | None, kind: str
+    ) -> Answer:
         if not self.is_open:
             raise EngineError("The app has been stopped: it calls the engine no more.")
         loop, query = asyncio.get_running_loop(), f"?{urlencode(params)}" if params else ""
         url = urljoin(self.client.api_origin, path) + query
-        content = b"" if body is None else orjson.dumps(body)
         try:
             connections = self._connections.setdefault(loop, _Connections())
-            return await connections.request(method, url, self._headers(), content)
+            return await connections.request(method, url, self._headers(kind), content)
         except (OSError, httpx.HTTPError) as err:
             raise EngineError(f"Inngest at {self.client.api_origin} could not be reached: {err!r}") from err
 
-    def _headers(self) -> dict[str, str]:
-        headers = {"content-type": "application/json"}
+    def _headers(self, kind: str) -> dict[str, str]:
+        headers = {"content-type": kind}
         key = self.client.signing_key_fallback if self._uses_fallback_key else self.client.signing_key
         if key:
             headers["authorization"] = f"Bearer {_hashed(key)}"
