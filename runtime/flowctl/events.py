@@ -76,8 +76,8 @@ def run_paused(run_id: str) -> WorkflowEvent:
     return WorkflowEvent("workflow-paused", {}, run_id)
 
 
-def step_started(run_id: str, key: str, record: StepResult, call_id: str) -> WorkflowEvent:
-    """A step's code is about to run."""
+def step_started(run_id: str, key: str, record: StepResult, call_id: str | None = None) -> WorkflowEvent:
+    """A step's code is about to run (`call_id` tells this call from others), or a block of steps begins."""
     shown = {
         name: value for name, value in record.to_json().items() if name not in {"output", "suspendPayload"}
     }
@@ -119,7 +119,7 @@ def step_progressed(
 
 def step_wrote(run_id: str, key: str, output: Any) -> WorkflowEvent:
     """A step's code wrote to its writer."""
-    payload = {"output": output, "runId": run_id, "stepName": key}
+    payload = {"output": output, "runId": run_id, "stepName": event_id(key)}
     return WorkflowEvent("workflow-step-output", payload, run_id)
 
 

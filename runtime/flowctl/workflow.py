@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowctl.app import App
     from flowctl.run import Run
-    from flowctl.snapshot import StoredRun
+    from flowctl.snapshot import RunStatus, StoredRun
 
 In = TypeVar("In", default=Any)
 Out = TypeVar("Out", default=Any)
@@ -187,15 +187,33 @@ class Workflow(Generic[In, Out]):
             )
         return await create_run(self, run_id=run_id, resource_id=resource_id)
 
-    async def list_workflow_runs(self, **filters: Any) -> StoredRuns:
-        """Stored runs, newest first: `status, resource_id, from_date, to_date, page, per_page`.
+    async def list_workflow_runs(
+        self,
+        *,
+        status: RunStatus | None = None,
+        resource_id: str | None = None,
+        from_date: datetime | None = None,
+        to_date: datetime | None = None,
+        page: int | None = None,
+        per_page: int | None = None,
+    ) -> StoredRuns:
+        """Stored runs, newest first, as `.runs`, and how many there are on all pages, as `.total`.
 
-        `page` counts from 0 and acts together with `per_page`; `total` counts all pages; dates are those of
-        the run's creation, inclusive. A workflow that is registered with no app has no runs.
+        `page` counts from 0 and acts together with `per_page`; dates are those of the run's creation, both
+        inclusive (without a time zone: local time). A workflow that is registered with no app has no runs.
+        Raises ValidationError for a negative page.
         """
         if self.app is None:
             return StoredRuns([], 0)
-        return await (await self.app.opened()).list_runs(self.id, **filters)
+        return await (await self.app.opened()).list_runs(
+            self.id,
+            status=status,
+            resource_id=resource_id,
+            from_date=from_date,
+            to_date=to_date,
+            page=page,
+            per_page=per_page,
+        )
 
     async def get_workflow_run_by_id(
         self, run_id: str, *, with_nested_workflows: bool = True

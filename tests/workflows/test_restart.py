@@ -66,3 +66,73 @@ async def test_a_restart_may_bring_values_of_the_request_context(register) -> No
     await app.storage.save_snapshot("w", "r", interrupted({"input": {}}, requestContext=kept))
     result = await (await workflow.create_run(run_id="r")).restart({"user": "bob"})
     assert result.raw_result == {"user": "bob", "tone": "kind"}
+
+
+async def test_items_that_were_done_are_not_done_again(register) -> None:
+    ran.clear()
+    workflow = (
+        create_workflow(id="w").foreach(adding("item", 10), concurrency=2).map(lambda c: sum(c.input_data))
+    )
+    app = await register(workflow)
+    done = {"status": "success", "payload": 1, "output": 11}
+    under_way = {"status": "running", "payload": 2}
+    context = {"input": [1, 2, 3], "item": {"status": "running", "payload": [1, 2, 3]}}
+    snapshot = interrupted(context | {"item[0]": done, "item[1]": under_way}, activePaths=[0])
+    await app.storage.save_snapshot("w", "r", snapshot)
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, result.steps["item"].output, ran) == (36, [11, 12, 13], ["item", "item"])
+
+
+async def test_a_foreach_of_which_no_item_is_known_begins_anew(register) -> None:
+    ran.clear()
+    workflow = create_workflow(id="w").foreach(adding("item", 10))
+    app = await register(workflow)
+    context = {"input": [1, 2], "item": {"status": "running", "payload": [1, 2]}}
+    await app.storage.save_snapshot("w", "r", interrupted(context, activePaths=[0]))
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, ran) == ([11, 12], ["item", "item"])
+
+
+async def test_a_loop_goes_on_in_the_iteration_that_was_interrupted(register) -> None:
+    ran.clear()
+    workflow = create_workflow(id="w").dountil(adding("loop", 1), lambda ctx: ctx.iteration_count >= 5)
+    app = await register(workflow)
+    third = {"status": "running", "payload": 2, "metadata": {"iterationCount": 3}}
+    await app.storage.save_snapshot("w", "r", interrupted({"input": 0, "loop": third}, activePaths=[0]))
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, result.steps["loop"].metadata, len(ran)) == (5, {"iterationCount": 5}, 3)
+
+
+async def test_a_loop_that_was_interrupted_between_two_iterations_decides_again(register) -> None:
+    ran.clear()
+    workflow = create_workflow(id="w").dountil(adding("loop", 1), lambda ctx: ctx.input_data >= 3)
+    app = await register(workflow)
+    second = {"status": "success", "payload": 1, "output": 2, "metadata": {"iterationCount": 2}}
+    await app.storage.save_snapshot("w", "r", interrupted({"input": 0, "loop": second}, activePaths=[0]))
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, len(ran)) == (3, 1)
+
+
+async def test_the_branch_that_was_taken_is_gone_on_with(register) -> None:
+    ran.clear()
+    arms = [(lambda ctx: True, adding("a", 1)), (lambda ctx: True, adding("b", 2))]
+    workflow = create_workflow(id="w").then(adding("one", 1)).branch(arms).map({"b": {"step": "b"}})
+    app = await register(workflow)
+    done = {"status": "success", "payload": 1, "output": 2}
+    context = {"input": 0, "one": {"status": "success", "payload": 0, "output": 1}, "a": done}
+    snapshot = interrupted(context | {"b": {"status": "running", "payload": 1}}, activePaths=[1, 1])
+    await app.storage.save_snapshot("w", "r", snapshot)
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, result.steps["a"].output, ran) == ({"b": 3}, 2, ["b"])
+    assert "one" not in ran
+
+
+async def test_a_run_that_was_waiting_goes_on_with_its_sleep(register) -> None:
+    ran.clear()
+    workflow = create_workflow(id="w").sleep(1, id="nap").then(adding("after", 1))
+    app = await register(workflow)
+    waiting = {"status": "waiting", "payload": 1, "startedAt": 1}
+    snapshot = interrupted({"input": 1, "nap": waiting}, activePaths=[0]) | {"status": "waiting"}
+    await app.storage.save_snapshot("w", "r", snapshot)
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, result.steps["nap"].status, ran) == (2, "success", ["after"])

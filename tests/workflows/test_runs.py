@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flowctl import (
     NotActiveError,
     RunNotFoundError,
     StepContext,
+    ValidationError,
     create_step,
     create_workflow,
     step,
@@ -128,6 +130,29 @@ async def test_runs_are_listed_newest_first_filtered_and_deleted(register) -> No
     assert await workflow.delete_workflow_run_by_id("a") is True
     assert await workflow.get_workflow_run_by_id("a") is None
     assert await workflow.delete_workflow_run_by_id("a") is False
+
+
+async def test_pages_and_dates_have_edges(register) -> None:
+    workflow = create_workflow(id="w").then(one)
+    app = await register(workflow)
+    for n in (1, 2, 3, 4, 5):
+        await app.storage.save_snapshot("w", f"r{n}", {"status": "success", "timestamp": min(n, 4) * 1000})
+
+    async def listed(**filters: Any) -> tuple[str, int]:
+        found = await workflow.list_workflow_runs(**filters)
+        return " ".join(run.run_id for run in found.runs), found.total
+
+    assert await listed(page=1, per_page=2) == ("r3 r2", 5)
+    assert await listed(page=2, per_page=2) == ("r1", 5)
+    assert await listed(page=3, per_page=2) == ("", 5)
+    assert await listed(page=1) == await listed(per_page=2) == ("r5 r4 r3 r2 r1", 5)
+    second, fourth = (datetime.fromtimestamp(n, UTC) for n in (2, 4))
+    assert await listed(from_date=second, to_date=fourth) == ("r5 r4 r3 r2", 4)
+    assert await listed(to_date=second.astimezone(timezone(timedelta(hours=9)))) == ("r2 r1", 2)
+    assert await listed(from_date=fourth, to_date=second) == ("", 0)
+    assert await listed(status="failed") == ("", 0)
+    with pytest.raises(ValidationError, match="- page: must be 0 or more, not -1"):
+        await listed(page=-1, per_page=2)
 
 
 async def test_a_stored_run_shows_nested_steps_by_path(register) -> None:

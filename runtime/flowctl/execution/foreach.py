@@ -43,7 +43,7 @@ async def foreach_started(walk: Walk, place: Place, node: ForeachNode, now: int)
         record = replace(
             record, started_at=before.started_at, resumed_at=now, resume_payload=walk.leg.resume_data
         )
-    return record, [events.step_started(walk.run_id, key, record, walk.journal.new_id())], None
+    return record, [events.step_started(walk.run_id, key, record)], None
 
 
 async def _limit(walk: Walk, place: Place, function: Callable[[Any], Any]) -> int:

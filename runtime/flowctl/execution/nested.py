@@ -48,7 +48,7 @@ async def nested_started(walk: Walk, call: Call, scope: Scope, before: StepResul
         except Exception as err:  # noqa: BLE001 - data that does not fit and user code fail the step, as data
             record = replace(record, status="failed", error=error_of(err), ended_at=now)
             return record, _ending(walk, call, record), None
-    started = events.step_started(walk.run_id, call.key, record, walk.journal.new_id())
+    started = events.step_started(walk.run_id, call.key, record)
     return record, [started] if call.announced else [], None
 
 

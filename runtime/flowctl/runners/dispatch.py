@@ -16,6 +16,7 @@ import inngest
 import orjson
 
 from flowctl.errors import EngineError
+from flowctl.events import run_canceled
 from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.inngest import BoundWorkflow
 from flowctl.storage.base import Dispatch
@@ -119,9 +120,11 @@ class InngestRunner:
         return known.get("status") in _UNDER_WAY
 
     async def cancel(self, workflow: Workflow[Any, Any], run_id: str) -> None:
-        """Tell the steps in flight here, and the engine, that a run was canceled."""
+        """Tell the steps in flight here, those who watch, and the engine that a run was canceled."""
         bound = self.bound(workflow)
         bound.abort(run_id)
+        publisher = bound.publisher(run_id)
+        publisher.put(run_canceled(run_id))
         try:
             await _send(bound.client, inngest.Event(name=f"cancel.{bound.name}", data={"runId": run_id}))
             if _ENGINE_RUN_ID.fullmatch(run_id):
@@ -129,6 +132,7 @@ class InngestRunner:
         except EngineError as err:
             # Storage has the cancellation already: the run's next operation sees it.
             self.app.logger.warning("Run %r is canceled, but the engine could not be told: %s", run_id, err)
+        await publisher.flushed()
 
 
 async def _send(client: inngest.Inngest, event: inngest.Event) -> None:

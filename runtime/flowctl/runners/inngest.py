@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import inngest
 
@@ -85,6 +86,9 @@ class BoundWorkflow:
     api: EngineApi
     signals: dict[str, set[AbortSignal]] = field(default_factory=dict[str, set[AbortSignal]])
     requests: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    publishers: WeakValueDictionary[tuple[str, int], Publisher] = field(
+        default_factory=WeakValueDictionary[tuple[str, int], Publisher]
+    )
 
     @property
     def name(self) -> str:
@@ -132,6 +136,11 @@ class BoundWorkflow:
         """Fire the abort signal of steps of this process that run for this run."""
         for signal in self.signals.get(run_id, ()):
             signal.set()
+
+    def publisher(self, run_id: str) -> Publisher:
+        """What sends events to a run's channel: shared, so that a leg's events follow the last one's."""
+        key, channel = (run_id, id(asyncio.get_running_loop())), f"workflow:{self.workflow.id}:{run_id}"
+        return self.publishers.setdefault(key, Publisher(self.api, channel, self.app.logger))
 
     async def _first_leg(self, ctx: inngest.Context) -> Any:
         return await self._carry_out(ctx, self._first_plan)
@@ -292,8 +301,7 @@ class BoundWorkflow:
     @contextlib.asynccontextmanager
     async def _journal(self, run_id: str, leg: int) -> AsyncGenerator[_Journal]:
         """A journal whose events are published by the time that the request is answered."""
-        app, storage = self.app, await self.app.opened()
-        publisher = Publisher(self.api, f"workflow:{self.workflow.id}:{run_id}", app.logger)
+        app, storage, publisher = self.app, await self.app.opened(), self.publisher(run_id)
         try:
             yield _Journal(storage, app.feed, self.workflow.id, run_id, leg, app.clock, publisher=publisher)
         finally:

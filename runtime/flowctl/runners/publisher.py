@@ -1,4 +1,4 @@
-"""Sends a leg's events to its realtime channel, in order, beside the walk: a failure there costs nothing."""
+"""Sends a run's events to its realtime channel, in order, beside the walk: a failure there costs nothing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DELAY_SECONDS = 0.02
 BATCH_BYTES = 256 * 2**10
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Publisher:
-    """The messages of one channel, topic `watch`."""
+    """The messages of one channel, topic `watch`; of all legs that overlap in this event loop."""
 
     api: EngineApi
     channel: str

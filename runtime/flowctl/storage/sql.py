@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from flowctl.clock import now_ms
-from flowctl.errors import StorageError
+from flowctl.errors import Issue, StorageError, ValidationError
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
 from flowctl.storage import statements as sql
@@ -226,6 +226,7 @@ class SQLStorage(ABC):
         per_page: int | None = None,
     ) -> StoredRuns:
         """See Storage."""
+        _check_page(page=page, per_page=per_page)
         wanted = {
             "workflow_id = ?": workflow_id,
             "status = ?": status,
@@ -368,6 +369,14 @@ def _dump(value: Any) -> str:
 
 def _dump_or_none(value: Any) -> str | None:
     return None if value is None else _dump(value)
+
+
+def _check_page(**given: int | None) -> None:
+    issues = [
+        Issue(name, f"must be 0 or more, not {n}") for name, n in given.items() if n is not None and n < 0
+    ]
+    if issues:
+        raise ValidationError("Invalid page of runs", issues)
 
 
 def _millis(date: datetime | None) -> int | None:
