@@ -117,6 +117,42 @@ async def test_arms_that_sleep_park_together_while_the_others_go_on():
         assert {"one", "two", "three", "short-before", "long-before"} <= names
 
 
+async def test_an_arm_sleeps_in_the_request_while_another_one_is_at_work():
+    woken = asyncio.Event()
+
+    async def wait(ctx: StepContext[Any]) -> None:
+        async with asyncio.timeout(20):
+            await woken.wait()
+
+    async def wake(ctx: StepContext[Any]) -> None:
+        woken.set()
+
+    nap = create_workflow(id="nap").sleep(20).then(step("wake", wake)).commit()
+    workflow = create_workflow(id="w").parallel([nap, step("wait", wait)]).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        assert (await served.start("w")).status == "success"
+        assert len(served.requests) == 1
+
+
+async def test_of_arms_that_all_sleep_the_engine_is_asked_to_wake_the_first():
+    def arm(id: str, ms: int) -> Any:
+        return create_workflow(id=id).sleep(ms).then(step(f"{id}-after")).commit()
+
+    workflow = create_workflow(id="w").parallel([arm("late", 300), arm("soon", 50), arm("last", 600)])
+    async with on_engine(workflows=[workflow.commit()]) as served:
+        assert (await served.start("w", 1)).status == "success"
+        assert list(ran) == ["soon-after", "late-after", "last-after"]
+        assert len(served.requests) == 4
+
+
+async def test_arms_whose_request_has_lasted_long_enough_go_on_in_the_next_one():
+    workflow = create_workflow(id="w").parallel([step(id, plus_one) for id in "abc"]).then(step("end"))
+    async with on_engine(workflows=[workflow.commit()], leg_limits=LegLimits(seconds=0)) as served:
+        assert (await served.start("w", 1)).result == {"a": 2, "b": 2, "c": 2}
+        assert set(ran.values()) == {1}
+        assert {query.partition("stepId=")[2] for query in served.requests} == {"step"}
+
+
 async def test_a_foreach_keeps_its_window_in_one_request():
     active, most = 0, 0
 

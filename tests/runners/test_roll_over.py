@@ -104,6 +104,17 @@ async def test_a_sleep_that_a_leg_leaves_keeps_its_time():
         assert types["workflow-step-waiting"] == 1
 
 
+async def test_a_list_whose_items_sleep_goes_on_leg_after_leg():
+    item = create_workflow(id="item").then(step("before")).sleep(2).then(step("after")).commit()
+    workflow = create_workflow(id="w").foreach(item, concurrency=3).commit()
+    async with on_engine(workflows=[workflow], leg_limits=LegLimits(steps=20)) as served:
+        assert (await served.start("w", list(range(24)))).result == list(range(24))
+        assert (set(ran.values()), len(ran)) == ({1}, 48)
+        assert legs(served) >= 24 * 4 // 30
+        reported = Counter(post["run_id"] for post in served.front.posts for _ in post["steps"])
+        assert max(reported.values()) < 40
+
+
 async def test_what_was_resumed_and_is_suspended_again_waits_for_the_next_resume():
     async def ask(ctx: StepContext[Any]) -> Any:
         if ctx.resume_data == "enough":

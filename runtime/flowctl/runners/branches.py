@@ -14,10 +14,11 @@ from typing import Any
 
 from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt
 
+from flowctl.runners.at_work import AtWork, Waits
 from flowctl.runners.limits import RollOver
 
 Thunk = Callable[[], Awaitable[Any]]
-Parked = ResponseInterrupt | RollOver
+Parked = ResponseInterrupt | RollOver | Waits
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +75,7 @@ class Branches:
     thunks: Sequence[Thunk]
     limit: int
     stops: Callable[[Any], bool]
+    at_work: AtWork
     values: list[Any] = field(default_factory=list[Any])
     parked: list[Parked] = field(default_factory=list[Parked])
     is_stopped: bool = False
@@ -90,7 +92,7 @@ class Branches:
                 return
             await outer.enter()
             places = min(self.limit - len(held), len(self.thunks) - self.next)
-            await _all([*(self._let_in(*pair) for pair in held), *(self._work() for _ in range(places))])
+            await self._all([*(self._let_in(*pair) for pair in held), *(self._work() for _ in range(places))])
         finally:
             await _cancel([task for _, task in held])
 
@@ -108,6 +110,26 @@ class Branches:
                 if self.is_stopped:
                     await _cancel([held.pop()[1]])
                 return
+
+    async def _all(self, lines: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """All at once; when one raises, the others are cancelled. The last one's work is the outer arm's."""
+        self.at_work.begin(len(lines) - 1)
+        left = len(lines)
+
+        async def at_work(line: Coroutine[Any, Any, None]) -> None:
+            nonlocal left
+            try:
+                await line
+            finally:
+                left -= 1
+                if left:
+                    self.at_work.end()
+
+        tasks = [asyncio.create_task(at_work(line)) for line in lines]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await _cancel(tasks)
 
     async def _held(self, index: int, arm: Arm) -> bool:
         _current.set(arm)
@@ -131,7 +153,7 @@ class Branches:
         """One branch; whether its place is free again: one that parks keeps it."""
         try:
             value = self.values[index] = await self.thunks[index]()
-        except (ResponseInterrupt, RollOver) as interrupt:
+        except (ResponseInterrupt, RollOver, Waits) as interrupt:
             self.parked.append(interrupt)
             return False
         self.is_stopped = self.stops(value) or self.is_stopped
@@ -144,15 +166,6 @@ class Branches:
     def _take(self) -> int:
         self.next += 1
         return self.next - 1
-
-
-async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """All at once; when one raises, the others are cancelled."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        await _cancel(tasks)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

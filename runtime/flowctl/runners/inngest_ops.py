@@ -21,6 +21,7 @@ from inngest._internal.types import EmptySentinel
 
 from flowctl.clock import Clock
 from flowctl.execution.ops import Memo
+from flowctl.runners.at_work import AtWork, Waits
 from flowctl.runners.branches import Branches, Parked, current_arm, enter_main_arm, replayed
 from flowctl.runners.checkpoints import Checkpoints, EndedStep, hashed
 from flowctl.runners.limits import Budget, RollOver
@@ -42,6 +43,7 @@ class InngestOps:
     checkpoints: Checkpoints
     in_line: bool
     may_roll_over: bool
+    at_work: AtWork = field(default_factory=AtWork)
     _known: dict[str, Any] = field(default_factory=dict[str, Any])
 
     async def carry_out(self, walk: Coroutine[Any, Any, Any]) -> Any:
@@ -49,8 +51,11 @@ class InngestOps:
         enter_main_arm()
         try:
             return await walk
-        except ResponseInterrupt as interrupt:
-            raise ResponseInterrupt([*await self._unposted(), *interrupt.responses]) from None
+        except Waits as waits:
+            interrupt = await self._sleeping(waits)
+        except ResponseInterrupt as left:
+            interrupt = left
+        raise ResponseInterrupt([*await self._unposted(), *interrupt.responses])
 
     async def run(self, op: str, body: Body, *, repeatable: bool = False) -> Memo:
         """See DurableOps."""
@@ -61,16 +66,20 @@ class InngestOps:
             raise RollOver
         if not self.in_line:
             return await self.ctx.step.run(op, partial(self._sized, body))
-        if self.budget.request_is_spent:
-            return await self._planned(op, body)
+        if self.budget.request_is_spent and not repeatable and not self._remembers(f"{op}.pause"):
+            raise Waits(f"{op}.pause", self.clock.now())
         return await self._reported(op, body, repeatable=repeatable)
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps."""
         if self._remembers(op):
             return
+        current_arm().note_begun()
         await current_arm().enter()
-        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(self.clock.wall_time(until) / 1000, UTC))
+        if not self.in_line:
+            await self._engine_sleep(op, until)
+        elif not await self.at_work.sleep(self.clock, until):
+            raise Waits(op, until)
 
     async def gather(
         self,
@@ -83,7 +92,7 @@ class InngestOps:
         window = limit or max(1, len(thunks))
         if not self.in_line:
             return await self._one_by_one(thunks, window, stops)
-        branches = Branches(thunks, window, self._draining(stops))
+        branches = Branches(thunks, window, self._draining(stops), self.at_work)
         may_roll_over = self.may_roll_over
         try:
             await branches.run()
@@ -132,10 +141,16 @@ class InngestOps:
             raise RollOver
         return memo
 
-    async def _planned(self, op: str, body: Body) -> Memo:
-        """Ask for a request of its own."""
-        step = partial(self.ctx.step.run, op, body)
-        return (await self.ctx.group.parallel((step,), parallel_mode=inngest.ParallelMode.RACE))[0]
+    async def _engine_sleep(self, op: str, until: int) -> None:
+        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(self.clock.wall_time(until) / 1000, UTC))
+
+    async def _sleeping(self, waits: Waits) -> ResponseInterrupt:
+        """What asks the engine to call again at a time."""
+        try:
+            await self._engine_sleep(waits.op, waits.until)
+        except ResponseInterrupt as interrupt:
+            return interrupt
+        raise AssertionError(f"The engine has ended the sleep {waits.op!r} already.")
 
     async def _unposted(self) -> list[StepResponse]:
         if self.in_line and await self.checkpoints.post():
@@ -158,16 +173,18 @@ class InngestOps:
 
 
 def _leave(parked: Sequence[Parked]) -> None:
-    """Leave the walk when a branch waits: for the next leg, or for the engine."""
+    """Leave the walk when a branch waits: for the next leg, for the engine, or for the earliest time."""
     if any(isinstance(one, RollOver) for one in parked):
         raise RollOver
-    if parked:
-        found = [
-            response for one in parked if isinstance(one, ResponseInterrupt) for response in one.responses
-        ]
+    interrupts = [one for one in parked if isinstance(one, ResponseInterrupt)]
+    if interrupts:
+        found = [response for one in interrupts for response in one.responses]
         for response in found:
             response.step.set_parallel_mode(inngest.ParallelMode.RACE)
         raise ResponseInterrupt(found)
+    sleeping = [one for one in parked if isinstance(one, Waits)]
+    if sleeping:
+        raise min(sleeping, key=lambda one: one.until)
 
 
 def _response(step: EndedStep) -> StepResponse:
