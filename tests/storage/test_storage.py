@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import orjson
+
 from flowctl.events import run_canceled
 from flowctl.snapshot import RunError, StepResult
 from flowctl.storage.base import Commit, Dispatch, Lease, RecordWrite
@@ -195,6 +197,56 @@ async def test_runs_are_filtered_by_workflow_status_resource_and_date(storage) -
     assert await ids(from_date=moment, to_date=datetime.fromtimestamp(6, UTC)) == ["new"]
     assert await ids("w", to_date=moment) == ["old"]
     assert (await storage.list_runs("w", status="success")).runs[0].steps["one"].output == 1
+
+
+async def test_runs_are_listed_as_json_just_as_their_objects_show_them(storage) -> None:
+    error = RunError("ValueError", "no", stack="Traceback …")
+    await begun(storage, "failed")
+    failed = {"one": RecordWrite(StepResult("failed", error=error))}
+    await storage.commit(Commit("w", "failed", 1, 3, snapshot("failed", "failed", error=error), failed))
+    await begun(storage, "running", input={"n": 1})
+    running = {"a": StepResult("running"), "b[0]": StepResult("running")}
+    held = snapshot("running", records=running, active_paths=[1])
+    await storage.commit(Commit("w", "running", 1, 3, held, {k: RecordWrite(r) for k, r in running.items()}))
+    await create(storage, "pending")
+    runs, total = await storage.list_runs_json("w")
+    assert orjson.loads(orjson.dumps(runs)) == [run.to_json() for run in (await storage.list_runs("w")).runs]
+    assert (total, "Traceback" in orjson.dumps(runs).decode()) == (3, False)
+
+
+async def test_pages_tell_how_many_runs_there_are_in_all(storage) -> None:
+    for number in range(5):
+        await create(storage, f"r{number}", now=number)
+
+    async def page(limit: int | None, offset: int) -> tuple[list[str], int]:
+        runs, total = await storage.list_runs_json("w", limit=limit, offset=offset)
+        return [run["runId"] for run in runs], total
+
+    assert await page(2, 0) == (["r4", "r3"], 5)
+    assert await page(2, 4) == (["r0"], 5)
+    assert await page(2, 9) == ([], 5)
+    assert await page(5, 0) == await page(None, 0) == (["r4", "r3", "r2", "r1", "r0"], 5)
+
+
+async def test_the_total_of_pages_follows_what_others_write(shared) -> None:
+    reader, writer = shared.storage(), shared.storage()
+    for number in range(3):
+        await create(writer, f"r{number}")
+    assert (await reader.list_runs_json("w", limit=1))[1] == 3
+    await create(writer, "r3")
+    assert (await reader.list_runs_json("w", limit=1))[1] == 4
+    await create(reader, "r4")
+    await reader.close()
+    await writer.delete_run("w", "r4")
+    assert (await reader.list_runs_json("w", limit=1))[1] == 4
+
+
+async def test_runs_are_counted_by_status(storage) -> None:
+    await begun(storage, "one")
+    await create(storage, "two")
+    await create(storage, "other", workflow_id="v")
+    found = await storage.count_runs(["w", "v"], ["running", "pending", "suspended"])
+    assert found == {("w", "running"): 1, ("w", "pending"): 1, ("v", "pending"): 1}
 
 
 async def test_a_deleted_run_leaves_nothing(storage) -> None:

@@ -6,7 +6,6 @@ Called by `app` (routes) and `openapi`; calls runs and `functions`. Shapes are i
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -17,7 +16,7 @@ from flowctl.run import Run
 from flowctl.server import functions, models, streams, wire
 from flowctl.server.models import Body, NewRunQuery, Query, RunQuery
 from flowctl.server.operations import Call, Operation, json_response, operation
-from flowctl.snapshot import TERMINAL, RunResult, RunStatus, StoredRun
+from flowctl.snapshot import TERMINAL, RunResult, StoredRun
 from flowctl.stream import RunStream
 from flowctl.take_over import take_over
 
@@ -35,7 +34,14 @@ async def list_workflows(call: Call[models.WorkflowsQuery, Body]) -> Response:
 
 async def run_counts(call: Call[Query, Body]) -> Response:
     """How many runs of each workflow are under way or wait for data."""
-    return json_response({id: await _counts(call, id) for id in call.app.workflows})
+    ids, storage = list(call.app.workflows), await call.app.opened()
+    found = await storage.count_runs(ids, ["running", "waiting", "suspended"])
+
+    def counts(id: str) -> dict[str, int]:
+        running = found.get((id, "running"), 0) + found.get((id, "waiting"), 0)
+        return {"running": running, "suspended": found.get((id, "suspended"), 0)}
+
+    return json_response({id: counts(id) for id in ids})
 
 
 async def get_workflow(call: Call[Query, Body]) -> Response:
@@ -46,21 +52,17 @@ async def get_workflow(call: Call[Query, Body]) -> Response:
 async def list_runs(call: Call[models.RunsQuery, Body]) -> Response:
     """A page of runs, newest first."""
     query, storage = call.query, await call.app.opened()
-    page, skip, size = _window(query)
-    read = functools.partial(
-        storage.list_runs,
+    limit, offset = _window(query)
+    runs, total = await storage.list_runs_json(
         call.workflow.id,
+        limit=limit,
+        offset=offset,
         status=query.status,
         resource_id=query.resource_id,
         from_date=query.from_date,
         to_date=query.to_date,
-        per_page=size,
     )
-    found = await read(page=page)
-    runs = found.runs
-    if skip and page is not None and size is not None:
-        runs = [*runs, *(await read(page=page + 1)).runs][skip : skip + size]
-    return json_response({"runs": [run.to_json() for run in runs], "total": found.total})
+    return json_response({"runs": runs, "total": total})
 
 
 async def get_run(call: Call[models.DetailQuery, Body]) -> Response:
@@ -252,23 +254,12 @@ async def _stored(call: Call[Any, Any], *, nested: bool) -> StoredRun:
     return run
 
 
-async def _counts(call: Call[Any, Any], workflow_id: str) -> dict[str, int]:
-    storage = await call.app.opened()
-
-    async def count(status: RunStatus) -> int:
-        return (await storage.list_runs(workflow_id, status=status, page=0, per_page=1)).total
-
-    return {"running": await count("running") + await count("waiting"), "suspended": await count("suspended")}
-
-
-def _window(query: models.RunsQuery) -> tuple[int | None, int, int | None]:
-    """The page to read, how many of its runs to skip, and how long a page is (None for all)."""
+def _window(query: models.RunsQuery) -> tuple[int | None, int]:
+    """How many runs are wanted (None for all), and how many newer ones are to be skipped."""
     if query.limit == "false":
-        return None, 0, None
+        return None, 0
     size = query.per_page or query.limit or models.PAGE
-    if query.page is not None:
-        return query.page, 0, size
-    return *divmod(query.offset or 0, size), size
+    return size, (query.offset or 0) if query.page is None else query.page * size
 
 
 def _input(body: models.StartRun) -> tuple[Any, Any, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
@@ -87,6 +87,15 @@ class RunPointer:
     leg: int = 0
 
 
+class RunFilters(TypedDict, total=False):
+    """Which runs are meant; dates are of their creation, and both are inclusive."""
+
+    status: RunStatus | None
+    resource_id: str | None
+    from_date: datetime | None
+    to_date: datetime | None
+
+
 class Storage(Protocol):
     """A durable home for runs. Every method is one transaction; all are safe to call from several tasks,
     event loops, threads and processes."""
@@ -155,14 +164,29 @@ class Storage(Protocol):
         self,
         workflow_id: str | None = None,
         *,
-        status: RunStatus | None = None,
-        resource_id: str | None = None,
-        from_date: datetime | None = None,
-        to_date: datetime | None = None,
         page: int | None = None,
         per_page: int | None = None,
+        **filters: Unpack[RunFilters],
     ) -> StoredRuns:
         """Runs, newest first; `page` counts from 0 and needs `per_page`; `total` counts all pages."""
+        ...
+
+    async def list_runs_json(
+        self,
+        workflow_id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        **filters: Unpack[RunFilters],
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Runs as `StoredRun.to_json` shows them, and how many there are in all; parts may be
+        `orjson.Fragment`s."""
+        ...
+
+    async def count_runs(
+        self, workflow_ids: Sequence[str], statuses: Sequence[RunStatus]
+    ) -> dict[tuple[str, RunStatus], int]:
+        """How many runs of these workflows have these statuses; where there are none, nothing is said."""
         ...
 
     async def delete_run(self, workflow_id: str, run_id: str) -> bool:

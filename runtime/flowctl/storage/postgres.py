@@ -29,6 +29,7 @@ _WORDS = {
     "rowid": "rowid BIGINT GENERATED ALWAYS AS IDENTITY,",
     "int": "BIGINT",
     "json": "TEXT",
+    "order": ", rowid",
     "sequence": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
 }
 _IS_MADE = "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = %s AND tablename = 'migrations'"

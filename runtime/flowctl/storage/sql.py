@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, Unpack
 
 import orjson
 
@@ -17,10 +18,12 @@ from flowctl.errors import Issue, StorageError, ValidationError
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
 from flowctl.storage import statements as sql
-from flowctl.storage.base import Claim, Commit, Dispatch, RunPointer
+from flowctl.storage.base import Claim, Commit, Dispatch, RunFilters, RunPointer
+from flowctl.storage.rows import Record, Row, listed_run, stored_run
 
 T = TypeVar("T")
 ALL = 2**62
+RUNS_AT_ONCE = 500
 _UNCHANGING = ("context", "serializedStepGraph")
 
 
@@ -210,7 +213,7 @@ class SQLStorage(ABC):
             if row is None:
                 return None
             records = db.execute(sql.READ_EARLIER_RECORDS, (row[6], *run)).fetchall()
-            return _run_of(row, records)
+            return stored_run(row, records)
 
         return await self._transact(work, writes=False)
 
@@ -218,35 +221,64 @@ class SQLStorage(ABC):
         self,
         workflow_id: str | None = None,
         *,
-        status: RunStatus | None = None,
-        resource_id: str | None = None,
-        from_date: datetime | None = None,
-        to_date: datetime | None = None,
         page: int | None = None,
         per_page: int | None = None,
+        **filters: Unpack[RunFilters],
     ) -> StoredRuns:
         """See Storage."""
         _check_page(page=page, per_page=per_page)
+        window = (per_page, page * per_page) if page is not None and per_page is not None else (None, 0)
+        found = await self._transact(self._reading(workflow_id, filters, *window), writes=False)
+        return StoredRuns([stored_run(row, records) for row, records in found.rows], found.total)
+
+    async def list_runs_json(
+        self,
+        workflow_id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        **filters: Unpack[RunFilters],
+    ) -> tuple[list[dict[str, Any]], int]:
+        """See Storage."""
+        found = await self._transact(self._reading(workflow_id, filters, limit, offset), writes=False)
+        return [listed_run(row, records) for row, records in found.rows], found.total
+
+    def _reading(
+        self, workflow_id: str | None, filters: RunFilters, limit: int | None, offset: int
+    ) -> Callable[[Database], _Found]:
         wanted = {
             "workflow_id = ?": workflow_id,
-            "status = ?": status,
-            "resource_id = ?": resource_id,
-            "created_at >= ?": _millis(from_date),
-            "created_at <= ?": _millis(to_date),
+            "status = ?": filters.get("status"),
+            "resource_id = ?": filters.get("resource_id"),
+            "created_at >= ?": _millis(filters.get("from_date")),
+            "created_at <= ?": _millis(filters.get("to_date")),
         }
         terms = {term: value for term, value in wanted.items() if value is not None}
         where, values = " AND ".join(terms) or "1 = 1", tuple(terms.values())
-        window = (per_page, page * per_page) if page is not None and per_page is not None else (ALL, 0)
 
-        def work(db: Database) -> StoredRuns:
-            total = db.execute(sql.COUNT_RUNS.format(where=where), values).fetchone()[0]
+        def work(db: Database) -> _Found:
+            window = (ALL if limit is None else limit, offset)
             rows = db.execute(sql.LIST_RUNS.format(where=where), (*values, *window)).fetchall()
-            records: dict[tuple[str, str], list[tuple[str, str]]] = {(row[0], row[1]): [] for row in rows}
-            for w, r, *record in db.execute(
-                sql.LIST_RECORDS.format(where=where), (*values, *window)
-            ).fetchall():
-                records[w, r].append((record[0], record[1]))
-            return StoredRuns([_run_of(row, records[row[0], row[1]]) for row in rows], total)
+            records = _records_of(db, [(row[0], row[1]) for row in rows])
+            is_last = limit is None or 0 < len(rows) < limit or not (rows or offset)
+            total = offset + len(rows) if is_last else self._count(db, where, values)
+            return _Found([(row, records[row[0], row[1]]) for row in rows], total)
+
+        return work
+
+    def _count(self, db: Database, where: str, values: tuple[Any, ...]) -> int:
+        return db.execute(sql.COUNT_RUNS.format(where=where), values).fetchone()[0]
+
+    async def count_runs(
+        self, workflow_ids: Sequence[str], statuses: Sequence[RunStatus]
+    ) -> dict[tuple[str, RunStatus], int]:
+        """See Storage."""
+        marks = [",".join("?" * len(values)) for values in (workflow_ids, statuses)]
+        statement = sql.COUNT_BY_STATUS.format(workflows=marks[0], statuses=marks[1])
+
+        def work(db: Database) -> dict[tuple[str, RunStatus], int]:
+            rows = db.execute(statement, (*workflow_ids, *statuses)).fetchall()
+            return {(workflow_id, status): count for workflow_id, status, count in rows}
 
         return await self._transact(work, writes=False)
 
@@ -321,16 +353,28 @@ def _read_run(db: Database, workflow_id: str, run_id: str) -> StoredRun | None:
     row = db.execute(sql.READ_RUN, (workflow_id, run_id)).fetchone()
     if row is None:
         return None
-    return _run_of(row, db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall())
+    return stored_run(row, db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall())
 
 
-def _run_of(row: Sequence[Any], records: Sequence[tuple[str, str | None]]) -> StoredRun:
-    workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header = row
-    stored = {**orjson.loads(base or "{}"), **orjson.loads(header)}
-    snapshot = Snapshot.from_json({**stored, "runId": run_id, "status": status})
-    known = ((key, orjson.loads(body)) for key, body in records if body is not None)
-    snapshot.records = {key: StepResult.from_json(record) for key, record in known if record is not None}
-    return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot, leg)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows of runs with their records, and how many runs there are in all."""
+
+    rows: list[tuple[Row, list[Record]]]
+    total: int
+
+
+def _records_of(db: Database, runs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Record]]:
+    found: dict[tuple[str, str], list[Record]] = {run: [] for run in runs}
+    for start in range(0, len(runs), RUNS_AT_ONCE):
+        some = runs[start : start + RUNS_AT_ONCE]
+        marks = ",".join(["(?, ?)"] * len(some))
+        statement = sql.RECORDS_OF_RUNS.format(marks=marks)
+        for workflow_id, run_id, key, body in db.execute(
+            statement, [id for run in some for id in run]
+        ).fetchall():
+            found[workflow_id, run_id].append((key, body))
+    return found
 
 
 def _replace_records(
@@ -381,9 +425,3 @@ def _check_page(**given: int | None) -> None:
 
 def _millis(date: datetime | None) -> int | None:
     return None if date is None else int(date.timestamp() * 1000)
-
-
-def _iso(millis: int) -> str:
-    return (
-        datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flowctl.errors import StorageError
 from flowctl.storage import statements as sql
@@ -18,7 +18,14 @@ from flowctl.storage.sql import Database, SQLStorage
 
 T = TypeVar("T")
 BUSY_TIMEOUT_MS = 10_000
-_WORDS = {"rowid": "", "int": "INTEGER", "json": "BLOB", "sequence": "INTEGER PRIMARY KEY AUTOINCREMENT"}
+COUNTS_KEPT = 64
+_WORDS = {
+    "rowid": "",
+    "int": "INTEGER",
+    "json": "BLOB",
+    "order": "",
+    "sequence": "INTEGER PRIMARY KEY AUTOINCREMENT",
+}
 
 
 def default_path() -> Path:
@@ -37,6 +44,8 @@ class SQLiteStorage(SQLStorage):
         self.path = str(path if path is not None else default_path())
         self._in_memory = self.path == ":memory:"
         self._lock = threading.Lock()
+        self._counts: dict[tuple[str, tuple[Any, ...]], int] = {}
+        self._counted_at = (0, 0)
         self._connection: sqlite3.Connection | None = None
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
@@ -83,6 +92,16 @@ class SQLiteStorage(SQLStorage):
                 raise
             return result
 
+    def _count(self, db: Any, where: str, values: tuple[Any, ...]) -> int:
+        """A count is kept until somebody writes: this connection or, by SQLite's own version, another."""
+        version = (db.execute("PRAGMA data_version").fetchone()[0], db.total_changes)
+        if version != self._counted_at or len(self._counts) > COUNTS_KEPT:
+            self._counts.clear()
+            self._counted_at = version
+        if (where, values) not in self._counts:
+            self._counts[where, values] = super()._count(db, where, values)
+        return self._counts[where, values]
+
     def _connect(self) -> sqlite3.Connection:
         try:
             if not self._in_memory:
@@ -97,6 +116,7 @@ class SQLiteStorage(SQLStorage):
                 f"Cannot open the SQLite database {self.path!r}: {err}. Check that the folder can be written."
             ) from err
         self._connection = db
+        self._counts.clear()
         return db
 
 

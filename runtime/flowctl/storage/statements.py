@@ -40,6 +40,13 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE records ADD COLUMN earlier {json};
     """,
+    """
+    DROP INDEX runs_by_creation;
+    CREATE INDEX runs_by_creation ON runs (workflow_id, created_at{order});
+    CREATE INDEX runs_by_status ON runs (workflow_id, status, created_at{order});
+    CREATE INDEX runs_by_resource ON runs (workflow_id, resource_id, created_at{order})
+        WHERE resource_id IS NOT NULL;
+    """,
 )
 
 INSERT_RUN = """
@@ -72,13 +79,13 @@ LIST_RUNS = """
     WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
 """
 COUNT_RUNS = "SELECT count(*) FROM runs WHERE {where}"
-LIST_RECORDS = """
-    WITH page AS (
-        SELECT workflow_id, run_id FROM runs
-        WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
-    )
-    SELECT records.workflow_id, records.run_id, key, body FROM records
-    JOIN page ON page.workflow_id = records.workflow_id AND page.run_id = records.run_id
+COUNT_BY_STATUS = """
+    SELECT workflow_id, status, count(*) FROM runs
+    WHERE workflow_id IN ({workflows}) AND status IN ({statuses}) GROUP BY workflow_id, status
+"""
+RECORDS_OF_RUNS = """
+    SELECT records.workflow_id, records.run_id, key, body FROM (VALUES {marks}) AS page
+    JOIN records ON records.workflow_id = column1 AND records.run_id = column2
     ORDER BY records.rowid
 """
 DELETE_RUN = "DELETE FROM runs WHERE workflow_id = ? AND run_id = ?"
