@@ -9,11 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from flowctl import telemetry
 from flowctl.clock import Clock, SystemClock
 from flowctl.errors import DefinitionError, StorageError, WorkflowNotFoundError
 from flowctl.legs import LegLimits
 from flowctl.pubsub import Feed
 from flowctl.server.config import ServerConfig
+from flowctl.snapshot import RunStatus
 from flowctl.storage import SQLiteStorage, Storage
 from flowctl.workflow import Workflow
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 STOP_GRACE_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
 TAKE_OVER_SECONDS = 5.0
+MEASURE_SECONDS = 15.0
+MEASURED: tuple[RunStatus, ...] = ("pending", "running", "waiting", "suspended")
 
 
 class App:
@@ -139,6 +143,7 @@ class App:
         self._chores.append(asyncio.create_task(self._take_over_later()))
         if self.inngest is not None:
             self._chores.append(self.inngest_runner.start())
+        self._chores.append(asyncio.create_task(self._measure_runs()))
         if self.retention is not None:
             self._chores.append(asyncio.create_task(self._forget_old_runs(self.retention)))
 
@@ -173,6 +178,19 @@ class App:
                 await take_over(self)
             except StorageError as err:
                 self.logger.warning("Could not look for runs whose process is gone: %s", err)
+
+    async def _measure_runs(self) -> None:
+        """Count what waits and what is under way, for metrics; nothing where nobody reads them."""
+        while True:
+            if telemetry.is_measuring() and self.workflows:
+                try:
+                    found = await self.storage.count_runs(list(self.workflows), MEASURED)
+                    telemetry.runs_counted(
+                        {(w, s): found.get((w, s), 0) for w in self.workflows for s in MEASURED}
+                    )
+                except StorageError as err:
+                    self.logger.warning("Runs could not be counted for metrics: %s", err)
+            await asyncio.sleep(MEASURE_SECONDS)
 
     async def _forget_old_runs(self, retention: timedelta) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,12 +84,19 @@ def _headers(job: Job, run: RunRow, keys: Keys, request_id: str) -> dict[str, st
         "user-agent": "Inngest",
         "x-inngest-server-kind": keys.kind,
         "x-inngest-req-version": str(run.sdk_version),
+        "traceparent": _trace_of(run.run_id),
         "x-run-id": run.run_id,
         "x-request-id": request_id,
         "x-inngest-generation-id": str(job.generation),
         "x-inngest-job-id": str(job.id),
         "x-inngest-step-id": job.target,
     }
+
+
+def _trace_of(run_id: str) -> str:
+    """The W3C trace context that all requests of a run share: apps put their spans below it."""
+    digest = hashlib.blake2b(run_id.encode(), digest_size=24).hexdigest()
+    return f"00-{digest[:32]}-{digest[32:]}-01"
 
 
 def _body(job: Job, run: RunRow, function: Function, state: State, request_id: str) -> bytes:

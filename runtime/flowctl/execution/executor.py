@@ -26,27 +26,37 @@ async def execute_leg(walk: Walk) -> dict[str, Any]:
 async def _begin(walk: Walk) -> dict[str, Any]:
     started = events.run_started(walk.run_id, walk.scope.workflow.id)
     await walk.commit(events=[("start", started)])
+    telemetry.leg_begun(walk.name, queued=walk.env.queued_at, began=walk.journal.now())
     return {}
 
 
 async def _finish(walk: Walk, flow: Flow) -> dict[str, Any]:
     ended_before = await walk.journal.ended()
-    if ended_before is not None:
+    if ended_before is not None and ended_before != "canceled":
         return {"status": ended_before, "runId": walk.run_id}
-    if walk.canceled and not walk.aborted:
-        return {"status": "canceled", "runId": walk.run_id}
+    if ended_before is not None or (walk.canceled and not walk.aborted):
+        return _canceled(walk)
     status, error = _status(walk, flow), flow.error
     result = flow.output if status == "success" else None
     info = partial(scope_info, walk, walk.scope, status, result, error)
     await notify_ended(walk.scope.workflow, status, info)
     snapshot = replace(walk.snapshot(status), result=result, error=error)
-    telemetry.leg_ended(walk.name, status, error, began=_beginning(walk), ended=walk.journal.now())
     if not await walk.journal.commit(snapshot, records={}, events=_ending(walk, status, result, error)):
-        return {"status": "canceled", "runId": walk.run_id}
+        return _canceled(walk)
+    _tell(walk, status, error)
     shown: dict[str, Any] = {"status": status, "runId": walk.run_id}
     if status == "success":
         shown["result"] = result
     return shown | ({"error": error.to_json()} if error else {})
+
+
+def _canceled(walk: Walk) -> dict[str, Any]:
+    _tell(walk, "canceled", None)
+    return {"status": "canceled", "runId": walk.run_id}
+
+
+def _tell(walk: Walk, status: RunStatus, error: RunError | None) -> None:
+    telemetry.leg_ended(walk.name, status, error, began=_beginning(walk), ended=walk.journal.now())
 
 
 def _beginning(walk: Walk) -> int:

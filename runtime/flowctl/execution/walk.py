@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What surrounds a leg and is no part of its replayed state."""
+    """What surrounds a leg and is no part of its replayed state; `queued_at` is when its engine got it."""
 
     app: App | None
     engine: EngineInfo
     logger: logging.Logger
     abort_signal: AbortSignal
     resource_id: str | None
+    queued_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,7 @@ class BoundWorkflow:
                 self.app.logger,
                 signal,
                 str(resource_id) if resource_id else None,
+                ctx.event.ts or self.app.clock.now(),
             )
             walk = Walk.of(self.workflow, leg, ops, journal, env)
             try:

@@ -217,7 +217,7 @@ class LocalRunner:
         journal = StoredJournal(
             self.app.storage, self.app.feed, workflow.id, run_id, number, clock, repeats=False
         )
-        env = Environment(self.app, EngineInfo("local"), self.app.logger, signal, resource_id)
+        env = Environment(self.app, EngineInfo("local"), self.app.logger, signal, resource_id, clock.now())
         ops = LocalOps(clock, signal)
         walk = Walk.of(workflow, leg, ops, journal, env)
         task = asyncio.create_task(execute_leg(walk), name=f"flowctl:{workflow.id}:{run_id}")
