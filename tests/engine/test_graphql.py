@@ -75,9 +75,103 @@ async def test_events_are_shown_as_they_were_sent(world, ran):
     query = "query($id: ULID!) { eventV2(id: $id) { name raw idempotencyKey } }"
     shown = (await ask(world, query, id=event_id))["data"]["eventV2"]
     assert (shown["name"], json.loads(shown["raw"])["data"]) == ("t/f", {"x": 1})
-    assert shown["idempotencyKey"] is None
+    assert shown["idempotencyKey"] == event_id
     stream = await ask(world, "{ stream(query: {limit: 9}) { id trigger runs { id } } }")
     assert [(item["id"], len(item["runs"])) for item in stream["data"]["stream"]] == [(event_id, 1)]
+
+
+async def test_a_step_tells_at_which_try_it_ended(world):
+    tries = []
+
+    async def flaky():
+        tries.append(1)
+        if len(tries) < 3:
+            raise inngest.RetryAfterError("again", 1)
+
+    @world.function("flaky", retries=2)
+    async def function(ctx: inngest.Context) -> None:
+        await ctx.step.run("flaky", flaky)
+
+    await world.start()
+    run = await world.ended(await world.send("t/flaky"))
+    query = "query($id: String!) { run(runID: $id) { trace { childrenSpans { name attempts } } } }"
+    shown = (await ask(world, query, id=run["run_id"]))["data"]["run"]["trace"]["childrenSpans"]
+    assert shown == [{"name": "flaky", "attempts": 2}]
+
+
+RUNS = """
+    query($after: String, $by: RunsV2OrderByField!, $to: RunsOrderByDirection!, $filter: RunsFilterV2!) {
+      runs(first: 2, after: $after, orderBy: [{field: $by, direction: $to}], filter: $filter) {
+        edges { node { id appID status eventName } } totalCount
+        pageInfo { hasNextPage hasPreviousPage endCursor }
+      }
+    }
+"""
+EVENTS = """
+    query($after: String, $filter: EventsFilter!) {
+      eventsV2(first: 2, after: $after, filter: $filter) {
+        edges { node { id name runs { id } } } totalCount
+        pageInfo { hasNextPage hasPreviousPage endCursor }
+      }
+    }
+"""
+
+
+async def pages(world, query: str, **variables):
+    """All pages of a connection, each as its nodes' ids."""
+    found, after = [], None
+    while True:
+        answer = await ask(world, query, after=after, **variables)
+        (page,) = answer["data"].values()
+        found.append([edge["node"]["id"] for edge in page["edges"]])
+        assert page["pageInfo"]["hasPreviousPage"] == (after is not None)
+        assert page["totalCount"] == variables.pop("total", page["totalCount"])
+        if not page["pageInfo"]["hasNextPage"]:
+            return found
+        after = page["pageInfo"]["endCursor"]
+
+
+@pytest.mark.parametrize("by", ["QUEUED_AT", "ENDED_AT"])
+async def test_runs_are_given_page_by_page_in_either_order(world, ran, by):
+    later = [(await world.ended(await world.send("t/f", {"i": i})))["run_id"] for i in range(4)]
+    ids = [ran[1]["run_id"], *later]
+    since = {"from": "2020-01-01T00:00:00Z"}
+    rising = await pages(world, RUNS, by=by, to="ASC", filter=since)
+    assert rising == [ids[:2], ids[2:4], ids[4:]]
+    falling = await pages(world, RUNS, by=by, to="DESC", filter=since)
+    assert [id for page in falling for id in page] == ids[::-1]
+
+
+async def test_runs_are_found_by_status_function_app_and_time(world, ran):
+    _, run = ran
+    apps = (await ask(world, "{ apps { id } functions { id } }"))["data"]
+    since = {"from": "2020-01-01T00:00:00Z"}
+    fit = [{}, {"status": ["COMPLETED", "QUEUED"]}, {"appIDs": [apps["apps"][0]["id"]]}]
+    unfit = [{"status": ["FAILED"]}, {"functionIDs": [apps["apps"][0]["id"]]}, {"until": since["from"]}]
+    for filters, ids in ((fit, [run["run_id"]]), (unfit, [])):
+        for more in filters:
+            assert await pages(world, RUNS, by="QUEUED_AT", to="ASC", filter=since | more) == [ids]
+
+
+async def test_events_are_given_page_by_page_with_their_runs(world, ran):
+    ids = [ran[0], *[await world.send(name) for name in ("t/x", "t/y")]]
+    since = {"from": "2020-01-01T00:00:00Z"}
+    assert await pages(world, EVENTS, filter=since) == [[ids[2], ids[1]], [ids[0]]]
+    assert await pages(world, EVENTS, filter=since | {"eventNames": ["t/y"]}) == [[ids[2]]]
+    named = since | {"includeInternalEvents": True, "eventNames": ["inngest/function.finished"]}
+    (finished,) = await pages(world, EVENTS, filter=named)
+    assert len(finished) == 1
+
+
+async def test_a_page_that_cannot_be_is_refused_with_the_reason(world):
+    since = {"from": "2020-01-01T00:00:00Z"}
+    for more, words in (
+        ({"after": "??"}, "'??' is no cursor"),
+        ({"filter": {"from": "soon"}}, "The filter's time is none"),
+        ({"filter": since | {"query": "event.data.x == 1"}}, "has no search by 'query'"),
+    ):
+        answer = await ask(world, EVENTS, **{"filter": since, **more})
+        assert words in answer["errors"][0]["message"]
 
 
 async def test_what_is_not_there_is_an_error_that_says_so(world):

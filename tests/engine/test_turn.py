@@ -12,7 +12,7 @@ def test_a_step_error_is_retried_until_its_attempts_are_used_up():
     assert effects_of(Reply(206, {}, STEP_ERROR), FIRST) == [Retry(due=3000, attempt=1)]
     last = Call("step", attempt=2, max_attempts=3, now=1000)
     assert effects_of(Reply(206, {}, STEP_ERROR), last) == [
-        Memoize("a", {"error": {"name": "E", "message": "m"}}, "a")
+        Memoize("a", {"error": {"name": "E", "message": "m"}}, "a", attempt=2)
     ]
 
 

@@ -87,6 +87,10 @@ class Apps:
         slugs = [str(function["id"]) for function in self._registered(name)]
         return [self.ledger.functions[slug] for slug in slugs if slug in self.ledger.functions]
 
+    def slugs_of(self, app_id: str) -> list[str]:
+        """The full ids of the functions of the app with this UUID."""
+        return [slug for slug, function in self.ledger.functions.items() if function.app_id == app_id]
+
     def to_json(self) -> list[dict[str, Any]]:
         """As the API shows them."""
         rows = self.ledger.store.db.execute(rest_statements.APPS).fetchall()

@@ -175,7 +175,7 @@ class Executor:
             end = fetches.failure(detail, str(err))
         if "error" in end and not call.is_last:
             return [backed_off(replace(call, now=now_ms()))]
-        return [Memoize(job.target, end)]
+        return [Memoize(job.target, end, attempt=call.attempt)]
 
     def _may_go_on(self, job: Job) -> bool:
         has_room = len(self._calls) < CONCURRENCY and not self._drains

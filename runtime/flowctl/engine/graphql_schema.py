@@ -18,6 +18,10 @@ type Query {
   event(query: EventQuery!): Event
   events(query: EventsQuery!): [Event!]
   eventV2(id: ULID!): EventV2!
+  eventsV2(first: Int! = 40, after: String, filter: EventsFilter!): EventsConnection!
+  runs(
+    first: Int! = 100, after: String, orderBy: [RunsV2OrderBy!]!, filter: RunsFilterV2!, preview: Boolean
+  ): RunsV2Connection!
   functionRun(query: FunctionRunQuery!): FunctionRun
   run(runID: String!): FunctionRunV2
   runTrace(runID: String!): RunTraceSpan!
@@ -37,6 +41,17 @@ input FunctionQuery { workspaceId: ID! = "local" functionSlug: String! }
 input FunctionRunQuery { workspaceId: ID! = "local" functionRunId: ID! }
 input StreamQuery { after: ID before: ID limit: Int! = 20 includeInternalEvents: Boolean }
 
+input EventsFilter {
+  eventNames: [String!] from: Time! includeInternalEvents: Boolean! = false query: String until: Time
+}
+input RunsFilterV2 {
+  from: Time! until: Time timeField: RunsV2OrderByField = QUEUED_AT status: [FunctionRunStatus!]
+  functionIDs: [UUID!] appIDs: [UUID!] query: String
+}
+input RunsV2OrderBy { field: RunsV2OrderByField! direction: RunsOrderByDirection! }
+
+enum RunsV2OrderByField { QUEUED_AT STARTED_AT ENDED_AT }
+enum RunsOrderByDirection { ASC DESC }
 enum FunctionRunStatus { COMPLETED FAILED CANCELLED RUNNING QUEUED SKIPPED }
 enum RunTraceSpanStatus { COMPLETED FAILED CANCELLED RUNNING QUEUED WAITING SKIPPED }
 enum FunctionTriggerTypes { EVENT CRON }
@@ -63,6 +78,18 @@ type Event {
   functionRuns: [FunctionRun!]
 }
 
+type PageInfo { hasNextPage: Boolean! hasPreviousPage: Boolean! startCursor: String endCursor: String }
+
+type EventsConnection { edges: [EventsEdge!]! pageInfo: PageInfo! totalCount: Int! }
+
+type EventsEdge { node: EventV2! cursor: String! }
+
+type RunsV2Connection {
+  edges: [FunctionRunV2Edge!]! pageInfo: PageInfo! totalCount(preview: Boolean): Int!
+}
+
+type FunctionRunV2Edge { node: FunctionRunV2! cursor: String! }
+
 type EventV2 {
   envID: UUID! id: ULID! idempotencyKey: String name: String! occurredAt: Time! raw: String!
   receivedAt: Time! runs: [FunctionRunV2!]!
@@ -74,9 +101,10 @@ type FunctionRun {
 }
 
 type FunctionRunV2 {
-  id: ULID! functionID: UUID! function: Function traceID: String! queuedAt: Time! startedAt: Time
-  endedAt: Time status: FunctionRunStatus! triggerIDs: [ULID!]! eventName: String isBatch: Boolean!
-  output: Bytes trace(preview: Boolean): RunTraceSpan
+  id: ULID! appID: UUID! app: App functionID: UUID! function: Function traceID: String!
+  queuedAt: Time! startedAt: Time endedAt: Time status: FunctionRunStatus! triggerIDs: [ULID!]!
+  eventName: String isBatch: Boolean! cronSchedule: String isDeferred: Boolean! output: Bytes
+  trace(preview: Boolean): RunTraceSpan
 }
 
 type RunTraceSpan {

@@ -18,6 +18,7 @@ from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
 from flowctl.engine.ends import end_events, invoker_answer, made
 from flowctl.engine.expressions import holds, needed_text
+from flowctl.engine.invocations import invocation, step_invocation
 from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
@@ -30,8 +31,6 @@ from flowctl.engine.protocol import (
     duration_ms,
     event_matches,
     iso,
-    parse_event,
-    stable_id,
 )
 from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
 from flowctl.engine.store import Job, RunRow, Store
@@ -89,7 +88,7 @@ class Ledger:
         Raises InvalidEventError for a payload that is none, and QueueFullError.
         """
         self._check_backlog()
-        event = _invocation(payload, {"fn_id": slug}, now)
+        event = invocation(slug, payload, now=now)
         with self.store.transaction():
             self.intake(event)
         self.wake()
@@ -146,7 +145,7 @@ class Ledger:
         self.defers.note(run_id, deferred)
         for step in steps:
             self._no_longer_pending(run_id, step.step_id)
-            row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now)
+            row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now, step.attempt)
             self.tally.steps += self.store.db.execute(sql.PUT_STEP, row).rowcount
 
     def fire(self, job: Job, *, now: int) -> None:
@@ -332,7 +331,7 @@ class Ledger:
         if len(body) > MAX_STEP_BYTES:
             self._end(run, "Failed", step_overflow(effect.name), now)
         else:
-            self._step_ended(run.run_id, effect.step_id, body, now, began=False, name=effect.name)
+            self._step_ended(run.run_id, effect.step_id, body, now, of=effect)
 
     def _pend(
         self,
@@ -360,7 +359,7 @@ class Ledger:
             self._step_failed(run, effect, f"could not find function with ID: {effect.slug}", now)
             return
         try:
-            event = _invocation({**effect.payload, "id": None}, self._called(run, effect), now)
+            event = step_invocation(run, self._app_id(run), effect, now=now)
         except InvalidEventError as err:
             self._step_failed(run, effect, f"invalid payload: {err}", now)
             return
@@ -377,31 +376,23 @@ class Ledger:
         error = {"error": {"name": "Error", "message": message}}
         self._memoize(run, Memoize(effect.step_id, error, effect.name), now)
 
-    def _called(self, run: RunRow, effect: Invoke) -> dict[str, Any]:
-        caller = self.functions.get(run.slug)
-        return {
-            "fn_id": effect.slug,
-            "correlation_id": f"{run.run_id}.{effect.step_id}",
-            "expire": effect.until,
-            "gid": stable_id("group", run.run_id, effect.step_id),
-            "name": effect.name,
-            "source_app_id": caller.app_id if caller else "",
-            "source_fn_id": run.function_id,
-            "source_fn_v": 1,
-        }
+    def _app_id(self, run: RunRow) -> str:
+        function = self.functions.get(run.slug)
+        return function.app_id if function else ""
 
     def _step_ended(
-        self, run_id: str, step_id: str, body: bytes, now: int, *, began: bool = True, name: str = ""
+        self, run_id: str, step_id: str, body: bytes, now: int, *, of: Memoize | None = None
     ) -> None:
         """Remember a step's encoded end; call the function again unless its siblings are waited for.
 
-        `began` says that it must have been pending: when it no longer is, another was first.
+        What no answer has told (`of`) must have been pending: when it no longer is, another was first.
         """
         pending = self._no_longer_pending(run_id, step_id)
-        if pending is None and began:
+        if pending is None and of is None:
             return
-        shown = name or (pending[1] if pending else "")
-        ended = self.store.db.execute(sql.PUT_STEP, (run_id, step_id, body, shown, now))
+        name = (of and of.name) or (pending[1] if pending else "")
+        row = (run_id, step_id, body, name, now, of.attempt if of else 0)
+        ended = self.store.db.execute(sql.PUT_STEP, row)
         self.tally.steps += ended.rowcount
         if pending is None or pending[0] or not self.store.has_pending(run_id):
             self.store.enqueue(run_id, DISCOVERY, CALL, now)
@@ -426,8 +417,7 @@ class Ledger:
         self._answer_invokers(run, status, output, now)
         for event in end_events(run, status, output, now):
             self.intake(event)
-        function = self.functions.get(run.slug)
-        for event in self.defers.take(run, function.app_id if function else "", now=now):
+        for event in self.defers.take(run, self._app_id(run), now=now):
             self.intake(event)
 
     def _answer_invokers(self, run: RunRow, status: str, output: Any, now: int) -> None:
@@ -442,10 +432,3 @@ class Ledger:
 
 def _in_time(rule: Mapping[str, Any], run: RunRow, now: int) -> bool:
     return not rule.get("timeout") or now <= run.started_at + duration_ms(str(rule["timeout"]))
-
-
-def _invocation(payload: Mapping[str, Any], called: Mapping[str, Any], now: int) -> Event:
-    """The event that starts a function by its id; raises InvalidEventError."""
-    about = {"expire": 0, "gid": "", "name": "", "source_app_id": "", "source_fn_id": "", "source_fn_v": 0}
-    data = {**(payload.get("data") or {}), RESERVED: {**about, **called}}
-    return parse_event({**payload, "name": INVOKED, "data": data}, now=now)

@@ -14,8 +14,9 @@ import orjson
 
 from flowctl.engine import rest_statements as sql
 from flowctl.engine.apps import Apps
+from flowctl.engine.connections import events_page, runs_page
 from flowctl.engine.graphql_schema import SCHEMA
-from flowctl.engine.protocol import ENVIRONMENT_ID, Function, iso
+from flowctl.engine.protocol import DEFERRED, ENVIRONMENT_ID, SCHEDULED, Function, iso
 from flowctl.engine.statements import STEP_HISTORY
 from flowctl.engine.store import RunRow, event_json
 from flowctl.engine.timing import now_ms
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from graphql import GraphQLSchema
 
 STREAM_LIMIT = 1_000
+NO_APP_ID = "00000000-0000-0000-0000-000000000000"
 Node = Mapping[str, Any]
 
 
@@ -70,11 +72,22 @@ class Queries:
         event = self._store.event(id)
         if event is None:
             raise LookupError(f"event not found: {id}")
-        given = event["id"] if event["id"] != event["internal_id"] else None
+        return self._event_v2(event)
+
+    def eventsV2(self, _: Any, **asked: Any) -> Node:  # noqa: N802 - the schema's name
+        """Events, page by page."""
+        return events_page(self._store, asked, self._event_v2)
+
+    def runs(self, _: Any, **asked: Any) -> Node:
+        """Runs, page by page."""
+        return runs_page(self._store, asked, self._apps.slugs_of, self._run)
+
+    def _event_v2(self, event: dict[str, Any]) -> Node:
+        id = event["internal_id"]
         return {
             "envID": ENVIRONMENT_ID,
             "id": id,
-            "idempotencyKey": given,
+            "idempotencyKey": event["id"],
             "name": event["name"],
             "occurredAt": iso(event["ts"]),
             "receivedAt": event["received_at"],
@@ -181,7 +194,7 @@ class Queries:
         }
 
     def _stream_item(self, event: dict[str, Any]) -> Node:
-        is_cron = event["name"] == "inngest/scheduled.timer"
+        is_cron = event["name"] == SCHEDULED
         return {
             "id": event["internal_id"],
             "trigger": event["data"].get("cron", "") if is_cron else event["name"],
@@ -211,14 +224,26 @@ class Queries:
     def _run(self, run: RunRow) -> Node:
         return {
             **self._old_run(run),
+            "appID": self._app_id(run),
+            "app": _later(lambda: self._app_of(run)),
             "traceID": run.run_id,
             "queuedAt": iso(run.started_at),
             "endedAt": iso(run.ended_at) if run.ended_at else None,
             "triggerIDs": [run.event_id],
             "eventName": run.event["name"],
             "isBatch": len(run.events) > 1,
+            "cronSchedule": run.event["data"].get("cron") if run.event["name"] == SCHEDULED else None,
+            "isDeferred": run.event["name"] == DEFERRED,
             "trace": _later(lambda: self._trace(run)),
         }
+
+    def _app_id(self, run: RunRow) -> str:
+        function = self._ledger.functions.get(run.slug)
+        return function.app_id if function else NO_APP_ID
+
+    def _app_of(self, run: RunRow) -> Node | None:
+        id = self._app_id(run)
+        return next((self._app(app) for app in self._apps.to_json() if app["id"] == id), None)
 
     def _trace(self, run: RunRow) -> Node:
         function = self._ledger.functions.get(run.slug)
@@ -234,13 +259,8 @@ class Queries:
             ),
             "outputID": f"{run.run_id}/" if run.ended_at else None,
             "isRoot": True,
-            "childrenSpans": [self._step_span(run, *step) for step in steps],
+            "childrenSpans": [_step_span(run, *step) for step in steps],
         }
-
-    def _step_span(self, run: RunRow, step_id: str, name: str, ended: int | None, body: bytes) -> Node:
-        kept = orjson.loads(body)
-        failed = isinstance(kept, dict) and bool(kept.get("error"))
-        return _span(run, step_id, name, kind="STEP", status="FAILED" if failed else "COMPLETED", ended=ended)
 
 
 def answer(queries: Queries, query: str, variables: Mapping[str, Any], operation: str | None) -> Node:
@@ -298,7 +318,7 @@ def _span(run: RunRow, step_id: str, name: str, *, kind: str, status: str, ended
         "stepID": step_id or None,
         "stepType": kind,
         "status": status,
-        "attempts": 1,
+        "attempts": 0,
         "duration": ended - run.started_at if ended else None,
         "outputID": f"{run.run_id}/{step_id}",
         "queuedAt": iso(run.started_at),
@@ -308,6 +328,14 @@ def _span(run: RunRow, step_id: str, name: str, *, kind: str, status: str, ended
         "isRoot": False,
         "metadata": [],
     }
+
+
+def _step_span(run: RunRow, *step: Any) -> Node:
+    step_id, name, ended, body, attempt = step
+    kept = orjson.loads(body)
+    failed = isinstance(kept, dict) and bool(kept.get("error"))
+    status = "FAILED" if failed else "COMPLETED"
+    return {**_span(run, step_id, name, kind="STEP", status=status, ended=ended), "attempts": attempt}
 
 
 def _status(run: RunRow) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flowctl.engine.statements import RUN
+
 _EVENTS = """
     SELECT internal_id, body, received_at, copies FROM events
     WHERE internal_id < :cursor AND received_at >= :after AND received_at <= :before AND {}
@@ -17,6 +19,31 @@ RUNS = """
         AND (:status IS NULL OR lower(status) = lower(:status)) AND (:slug IS NULL OR slug = :slug)
     ORDER BY run_id DESC LIMIT :limit
 """
+RUNS_WHERE = """
+    WHERE {0} >= :from AND {0} <= :until
+        AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+        AND (:functions IS NULL OR function_id IN (SELECT value FROM json_each(:functions)))
+        AND (:slugs IS NULL OR slug IN (SELECT value FROM json_each(:slugs)))
+"""
+RUNS_PAGE = (
+    RUN
+    + """{0}
+        AND (:at IS NULL OR (coalesce({1}, 1 << 62), run_id) {2} (:at, :id))
+    ORDER BY coalesce({1}, 1 << 62) {3}, run_id {3} LIMIT :limit
+"""
+)
+COUNT_RUNS = "SELECT count(*) FROM runs"
+_EVENTS_WHERE = """
+    FROM events
+    WHERE received_at >= :from AND received_at <= :until AND (:internal OR name NOT LIKE 'inngest/%')
+        AND (:names IS NULL OR name IN (SELECT value FROM json_each(:names)))
+"""
+EVENTS_PAGE = (
+    "SELECT internal_id, body, received_at"
+    + _EVENTS_WHERE
+    + "AND internal_id < :cursor ORDER BY internal_id DESC LIMIT :limit"
+)
+COUNT_EVENTS = "SELECT count(*)" + _EVENTS_WHERE
 RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due, id"
 
 PUT_CANCELLATION = "INSERT INTO cancellations (id, body) VALUES (?, ?)"

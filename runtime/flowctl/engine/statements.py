@@ -90,6 +90,7 @@ MIGRATIONS: tuple[str, ...] = (
         status TEXT NOT NULL, PRIMARY KEY (run_id, step_id)
     ) WITHOUT ROWID;
     """,
+    "ALTER TABLE steps ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0",
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -110,15 +111,15 @@ PUT_RUN = """
         (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton, url)
     VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?, ?)
 """
-_RUN = """
+RUN = """
     SELECT run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version,
         events, gates, url
     FROM runs
 """
-READ_RUN = _RUN + "WHERE run_id = ?"
-RUNS_OF_EVENT = _RUN + "WHERE event_id = ? ORDER BY run_id"
-OPEN_RUNS = _RUN + "WHERE slug = ?1 AND ended_at IS NULL AND (?2 = x'' OR instr(event, ?2))"
-SINGLETON_RUNS = _RUN + "WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
+READ_RUN = RUN + "WHERE run_id = ?"
+RUNS_OF_EVENT = RUN + "WHERE event_id = ? ORDER BY run_id"
+OPEN_RUNS = RUN + "WHERE slug = ?1 AND ended_at IS NULL AND (?2 = x'' OR instr(event, ?2))"
+SINGLETON_RUNS = RUN + "WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
 IS_OPEN = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NULL"
 RUN_BEGUN = "UPDATE runs SET status = 'Running' WHERE run_id = ? AND ended_at IS NULL"
 PUT_SDK_VERSION = "UPDATE runs SET sdk_version = ?1 WHERE run_id = ?2 AND sdk_version <> ?1"
@@ -136,10 +137,11 @@ FORGET_EVENTS = """
     )
 """
 
-PUT_STEP = (
-    "INSERT INTO steps (run_id, step_id, body, name, ended_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
-STEP_HISTORY = "SELECT step_id, name, ended_at, body FROM steps WHERE run_id = ? ORDER BY rowid"
+PUT_STEP = """
+    INSERT INTO steps (run_id, step_id, body, name, ended_at, attempt) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+STEP_HISTORY = "SELECT step_id, name, ended_at, body, attempt FROM steps WHERE run_id = ? ORDER BY rowid"
 STATE_SIZE = """
     SELECT coalesce(sum(length(body)), 0), coalesce(max(length(body)), 0) FROM steps WHERE run_id = ?
 """

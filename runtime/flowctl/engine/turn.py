@@ -50,11 +50,12 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Memoize:
-    """A step ended with `{"data": …}`, `{"error": …}` or null."""
+    """A step ended with `{"data": …}`, `{"error": …}` or null, at its n-th try (from 0 on)."""
 
     step_id: str
     body: Any
     name: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,7 @@ def _of_opcodes(opcodes: Sequence[Mapping[str, Any]], call: Call, retry_after: s
 def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
     match op["op"]:
         case "StepRun" | "Step":
-            return [Memoize(str(op["id"]), {"data": op.get("data")}, shown_name(op))]
+            return [Memoize(str(op["id"]), {"data": op.get("data")}, shown_name(op), call.attempt)]
         case "StepError" | "StepFailed":
             return [_of_error(op, call, retry_after)]
         case "StepNotFound":
@@ -266,7 +267,7 @@ def _of_error(op: Mapping[str, Any], call: Call, retry_after: str | None) -> Eff
     error = op.get("error") or {}
     if op["op"] == "StepError" and not call.is_last and not error.get("noRetry"):
         return Retry(_retry_time(error.get("retryAfter") or retry_after, call), call.attempt + 1)
-    return Memoize(str(op["id"]), {"error": _step_error(op)}, shown_name(op))
+    return Memoize(str(op["id"]), {"error": _step_error(op)}, shown_name(op), call.attempt)
 
 
 def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 - a flat match
