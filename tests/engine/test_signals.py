@@ -21,12 +21,11 @@ async def waiting(world: Any) -> Any:
         sent = await request.json()
         if sent["steps"]:
             return JSONResponse(sent["steps"]["w"], 200)
-        name = sent["event"]["data"]["signal"]
         op = {
             "op": "WaitForSignal",
             "id": "w",
             "name": "w",
-            "opts": {"signal": name, "timeout": sent["event"]["data"].get("timeout", "1h")},
+            "opts": {"timeout": "1h"} | sent["event"]["data"],
         }
         return JSONResponse([op], 206)
 
@@ -67,6 +66,21 @@ async def test_a_signal_ends_the_step_that_waits_for_it(waiting):
 async def test_a_signal_that_does_not_come_leaves_nothing(waiting):
     id = await waiting.send("t/w", {"signal": "go", "timeout": "20ms"})
     assert (await waiting.ended(id))["output"] is None
+
+
+async def test_a_second_run_that_waits_for_a_signal_fails_unless_it_replaces_the_first(waiting):
+    first = await waiting.send("t/w", {"signal": "go"})
+    await waits(waiting, first)
+    failed = await waiting.ended(await waiting.send("t/w", {"signal": "go"}))
+    assert (failed["status"], failed["output"]["message"]) == (
+        "Failed",
+        "Signal conflict; signal wait already exists for another run",
+    )
+    second = await waiting.send("t/w", {"signal": "go", "conflict": "replace"})
+    await waits(waiting, second)
+    assert await signal(waiting, "go", 1) == 200
+    assert (await waiting.ended(second))["status"] == "Completed"
+    assert (await waiting.runs(first))[0]["ended_at"] is None
 
 
 async def test_a_cancellation_ends_the_runs_of_a_function_that_fit(waiting):

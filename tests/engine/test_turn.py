@@ -2,7 +2,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flowctl.engine.turn import Call, Finish, Memoize, Reply, Retry, broken, effects_of, unreached
+import pytest
+
+from flowctl.engine.turn import (
+    Call,
+    Finish,
+    Invoke,
+    Memoize,
+    Reply,
+    Retry,
+    Wait,
+    broken,
+    effects_of,
+    unreached,
+)
 
 FIRST = Call("step", attempt=0, max_attempts=3, now=1000)
 STEP_ERROR = [{"op": "StepError", "id": "a", "error": {"name": "E", "message": "m"}}]
@@ -35,3 +48,34 @@ def test_a_worker_that_is_not_there_costs_no_attempt_and_one_that_died_does():
 def test_a_lost_worker_is_asked_again_within_two_seconds_however_often_it_was_lost():
     assert unreached(FIRST, times=1000).due <= FIRST.now + 2000
     assert broken(replace(FIRST, attempt=50, max_attempts=99)).due <= FIRST.now + 2000
+
+
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [
+        ({"op": "Sleep", "name": "367d"}, "InngestErrTimeoutTooLong"),
+        ({"op": "Sleep", "opts": {"duration": "2099-01-01T00:00:00Z"}}, "InngestErrTimeoutTooLong"),
+        ({"op": "WaitForEvent", "name": "e", "opts": {"timeout": "9000h"}}, "InngestErrTimeoutTooLong"),
+        ({"op": "WaitForEvent", "name": "e", "opts": {"timeout": "1h", "if": "1 +"}}, "InvalidExpression"),
+    ],
+)
+def test_a_step_that_would_wait_for_ever_or_for_nothing_fails_its_run(op, name):
+    (end,) = effects_of(Reply(206, {}, [{"id": "a", **op}]), FIRST)
+    assert isinstance(end, Finish)
+    assert (end.failed, end.output["name"]) == (True, name)
+
+
+def test_a_wait_without_a_timeout_is_over_at_once_and_an_invocation_lasts_a_year():
+    ops = [
+        {"op": "WaitForEvent", "id": "w", "name": "e", "opts": {"timeout": ""}},
+        {"op": "InvokeFunction", "id": "i", "name": "i", "opts": {"function_id": "f", "timeout": None}},
+    ]
+    wait, invoke = effects_of(Reply(206, {}, ops), FIRST)
+    assert isinstance(wait, Wait)
+    assert isinstance(invoke, Invoke)
+    assert (wait.until, invoke.until) == (FIRST.now, FIRST.now + 365 * 86_400_000)
+
+
+@pytest.mark.parametrize(("op", "calls"), [({"op": "None"}, 1), ({"op": "None", "id": "a"}, 0)])
+def test_an_answer_that_says_nothing_is_asked_for_again(op, calls):
+    assert len(effects_of(Reply(206, {}, [op]), FIRST)) == calls

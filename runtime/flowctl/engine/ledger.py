@@ -16,10 +16,10 @@ from flowctl.engine import starts
 from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
-from flowctl.engine.ends import end_events, invoker_answer, made
+from flowctl.engine.ends import FAILED_RUN, end_events, invoker_answer, made
 from flowctl.engine.expressions import holds, needed_text
 from flowctl.engine.invocations import invocation, step_invocation
-from flowctl.engine.limits import MAX_STEP_BYTES, step_overflow
+from flowctl.engine.limits import MAX_STEP_BYTES, signal_conflict, step_overflow
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
     INVOKED,
@@ -307,9 +307,8 @@ class Ledger:
             case Wait(step_id=step_id, event=event, condition=condition, until=until):
                 if self._pend(run, effect, "event", event=event, condition=condition):
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
-            case Signal(step_id=step_id, signal=signal, until=until):
-                if self._pend(run, effect, "signal", detail=signal):
-                    self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
+            case Signal():
+                self._wait_for_signal(run, effect, now)
             case Fetch(step_id=step_id, request=request):
                 if self._pend(run, effect, "fetch", detail=orjson.dumps(request).decode()):
                     self.store.enqueue(run.run_id, step_id, FETCH, now)
@@ -325,6 +324,17 @@ class Ledger:
                 self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Retry():  # the job itself, which `apply` puts back
                 pass
+
+    def _wait_for_signal(self, run: RunRow, effect: Signal, now: int) -> None:
+        """One step waits for a signal at a time; one that is replaced is left to its timeout."""
+        waiting = self.store.db.execute(sql.WAITS_FOR_SIGNAL, (effect.signal,)).fetchone()
+        if waiting is not None and waiting != (run.run_id, effect.step_id):
+            if not effect.replaces:
+                self._end(run, FAILED_RUN, signal_conflict(), now)
+                return
+            self.store.db.execute(sql.FORGET_SIGNAL, waiting)
+        if self._pend(run, effect, "signal", detail=effect.signal):
+            self.store.enqueue(run.run_id, effect.step_id, TIMEOUT, effect.until)
 
     def _memoize(self, run: RunRow, effect: Memoize, now: int) -> None:
         body = orjson.dumps(effect.body)

@@ -11,6 +11,7 @@ from flowctl.engine.flow_control import DAY_MS, RUN_SCOPE, Batch, FlowControl
 MAX_STEPS = 1_000
 MAX_STEP_BYTES = 4 * 2**20
 MAX_STATE_BYTES = 32 * 2**20
+MAX_WAIT_MS = 366 * DAY_MS
 MAX_TRIGGERS, MAX_CANCELS, MAX_CONCURRENCY = 10, 5, 2
 MIN_DEBOUNCE_MS, MAX_DEBOUNCE_MS = 1_000, 7 * DAY_MS
 MIN_BATCH_SIZE, MIN_BATCH_TIMEOUT_MS = 2, 1_000
@@ -32,6 +33,24 @@ def step_overflow(name: str) -> dict[str, Any]:
     """The error of a run with a step whose output is larger than `MAX_STEP_BYTES`."""
     message = f"The output of step {name!r} exceeds the limit of {MAX_STEP_BYTES} bytes."
     return _error("InngestErrStepOutputTooLarge", "step output size is greater than the limit", message)
+
+
+def too_long(what: str, text: str) -> dict[str, Any]:
+    """The error of a run whose step would sleep or wait for more than `MAX_WAIT_MS`."""
+    message = f"The {what} {text!r} ends more than one year in the future; one year is the most."
+    return _error("InngestErrTimeoutTooLong", "timeout exceeds the maximum duration", message)
+
+
+def invalid_condition(reason: str) -> dict[str, Any]:
+    """The error of a run that waits with a condition that is none."""
+    message = "Wait for event If expression failed to compile"
+    return _error("InvalidExpression", reason, message)
+
+
+def signal_conflict() -> dict[str, Any]:
+    """The error of a run that waits for a signal for which another run waits already."""
+    message = "Signal conflict; signal wait already exists for another run"
+    return _error("Error", "signal conflict", message)
 
 
 def check_registration(raw: Mapping[str, Any], rules: FlowControl) -> None:

@@ -165,6 +165,7 @@ INVOKED_BY = "SELECT run_id, step_id FROM pending WHERE kind = 'invoke' AND deta
 WAITS_FOR_SIGNAL = """
     SELECT run_id, step_id FROM pending WHERE kind = 'signal' AND detail = ? ORDER BY run_id LIMIT 1
 """
+FORGET_SIGNAL = "UPDATE pending SET detail = NULL WHERE run_id = ? AND step_id = ?"
 DELETE_PENDING = "DELETE FROM pending WHERE run_id = ?"
 
 PUT_DEFER = """

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from flowctl.engine.expressions import InvalidExpressionError, compiled
+from flowctl.engine.limits import MAX_WAIT_MS, invalid_condition, too_long
 from flowctl.engine.protocol import duration_ms, time_ms
 
 BACKOFF_MS = (2_000, 5_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 LOST_WAITS_MS = (100, 200, 400, 800, 1_500)
 """Never two seconds: runs go on as soon as a worker is there again."""
-YEAR_MS = 366 * 86_400_000
+YEAR_MS = 365 * 86_400_000
 OK, CREATED, PARTIAL = 200, 201, 206
 
 
@@ -103,13 +105,14 @@ class Invoke:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A step that ends with a signal, or with null at a time."""
+    """A step that ends with a signal, or with null at a time; it may replace another run's that waits."""
 
     step_id: str
     signal: str
     until: int
     race: bool
     name: str = ""
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,14 +282,14 @@ def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 -
         case "StepPlanned":
             return Plan(id, race, name)
         case "Sleep":
-            return Sleep(id, _sleep_end(op, opts, call.now), race, name)
+            return _sleep(op, opts, call, race=race)
         case "Gateway" | "AIGateway":
             return Fetch(id, {"op": kind, "opts": opts}, race, name)
         case "WaitForEvent":
-            event, until = opts.get("event") or op["name"], _end(opts.get("timeout"), call.now)
-            return Wait(id, event, opts.get("if"), until, race, name)
+            return _wait(op, opts, call, race=race)
         case "WaitForSignal":
-            return Signal(id, str(opts["signal"]), _end(opts.get("timeout"), call.now), race, name)
+            until, replaces = _end(opts.get("timeout"), call.now), opts.get("conflict") == "replace"
+            return Signal(id, str(opts["signal"]), until, race, name, replaces)
         case "InvokeFunction":
             until = _end(opts.get("timeout"), call.now)
             return Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race, name)
@@ -295,27 +298,43 @@ def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 -
             return Memoize(id, {"error": {"name": "Error", "message": message}})
 
 
+def _sleep(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: bool) -> Effect:
+    text = str(opts.get("duration") or op["name"])
+    until = _moment(text, call.now)
+    if until - call.now > MAX_WAIT_MS:
+        return Finish(failed=True, output=too_long("sleep", text))
+    return Sleep(str(op["id"]), until, race, shown_name(op))
+
+
+def _wait(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: bool) -> Effect:
+    """The wait's timeout is over at once when the SDK says none: it had a negative one."""
+    text, condition = str(opts.get("timeout") or ""), opts.get("if") or None
+    until = _moment(text, call.now) if text else call.now
+    if until - call.now > MAX_WAIT_MS:
+        return Finish(failed=True, output=too_long("wait", text))
+    try:
+        if condition:
+            compiled(condition)
+    except InvalidExpressionError as err:
+        return Finish(failed=True, output=invalid_condition(str(err)))
+    return Wait(str(op["id"]), opts.get("event") or op["name"], condition, until, race, shown_name(op))
+
+
 def _step_error(op: Mapping[str, Any]) -> dict[str, Any]:
     error = op.get("error") or {}
     known = {key: error[key] for key in ("name", "message", "stack", "cause") if error.get(key) is not None}
     return {"name": "Error", "message": ""} | known
 
 
-def _sleep_end(op: Mapping[str, Any], opts: Mapping[str, Any], now: int) -> int:
-    text = str(opts.get("duration") or op["name"])
+def _end(timeout: Any, now: int) -> int:
+    return _moment(str(timeout), now) if timeout else now + YEAR_MS
+
+
+def _moment(text: str, now: int) -> int:
     try:
         return now + duration_ms(text)
     except ValueError:
         return time_ms(text)
-
-
-def _end(timeout: Any, now: int) -> int:
-    if not timeout:
-        return now + YEAR_MS
-    try:
-        return now + duration_ms(str(timeout))
-    except ValueError:
-        return time_ms(str(timeout))
 
 
 def _retry_time(after: Any, call: Call) -> int:
