@@ -24,7 +24,14 @@ from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL, FETCH
 from flowctl.engine.store import Job, RunRow
 from flowctl.engine.timing import now_ms
-from flowctl.engine.transport import Answer, NotReachedError, StaleError, TooLargeError, Transport
+from flowctl.engine.transport import (
+    Answer,
+    Carrier,
+    NotReachedError,
+    StaleError,
+    TooLargeError,
+    Transport,
+)
 from flowctl.engine.turn import (
     Call,
     Effect,
@@ -55,7 +62,7 @@ class Executor:
     """The engine's only loop."""
 
     ledger: Ledger
-    transport: Transport = field(default_factory=Transport)
+    transport: Carrier = field(default_factory=Transport)
     keys: Keys = field(default_factory=Keys)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     gates: Gates = field(init=False)

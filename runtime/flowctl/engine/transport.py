@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httptools
@@ -50,6 +50,18 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Carrier(Protocol):
+    """Brings requests to apps and their answers back; a way other than HTTP is another one of these."""
+
+    async def send(self, request: Outgoing) -> Answer:
+        """The app's answer; raises NotReachedError, BrokenError or TooLargeError, as in this file."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is open."""
+        ...
 
 
 class _Place(NamedTuple):
