@@ -37,10 +37,22 @@ MEASURED: tuple[RunStatus, ...] = ("pending", "running", "waiting", "suspended")
 class App:
     """What a project serves: its workflows and functions, where runs are kept, which engine runs them.
 
-    Without `storage` runs are kept in the SQLite file `.flowctl/flowctl.db`. With `retention` a started app
-    forgets runs, of any workflow in its storage, that ended longer ago. `clock` is the time of runs; tests
-    give one that skips sleeps. `leg_limits` says when a long run on Inngest goes on in a new function run,
-    and when a request is answered.
+        app = App(workflows=[workflow], functions=[send_mail], inngest=client)
+
+    Args:
+        workflows: those that are served; nested ones need not be listed. Uncommitted ones are committed.
+        functions: Inngest functions of your own, served beside them.
+        inngest: the client; without one that of the workflows made by `init(client)`, if any.
+        storage: where runs are kept; without one the SQLite file `.flowctl/flowctl.db`.
+        retention: a started app forgets runs, of any workflow in its storage, that ended longer ago.
+        server: host, port, auth and more of the HTTP side.
+        logger: where steps' failures are told; the logger `flowctl` otherwise.
+        engine: "local" (this process) or "inngest"; without it Inngest where there is a client.
+        deployer: what `flowctl deploy` uses.
+        clock: the time of runs; tests give one that skips sleeps.
+        leg_limits: when a long run on Inngest goes on in a new function run, and when a request is answered.
+
+    Raises DefinitionError for two workflows with one id, or workflows of two different Inngest clients.
     """
 
     def __init__(
@@ -135,7 +147,10 @@ class App:
         return self.storage
 
     async def start(self) -> None:
-        """Open the storage and take over local runs whose process is gone."""
+        """Open the storage, take over local runs whose process is gone, send what was not sent to Inngest.
+
+        Servers and `TestApp` do it for you. Raises StorageError.
+        """
         from flowctl.take_over import take_over  # noqa: PLC0415 - runs import the app: the cycle is cut here
 
         await self.storage.open()

@@ -119,7 +119,25 @@ class Writer(Protocol):
 
 
 class StepContext(Generic[In, Resume, State, Suspend]):
-    """What a step, a condition or a mapping is given about its run."""
+    """What a step, a condition or a mapping is given about its run.
+
+    Attributes:
+        input_data: the step's input as its schema's type; in conditions and maps the output before them.
+        resume_data: what `resume` was given, in the step that it resumes; None elsewhere.
+        suspend_data: what this step had asked when it was suspended; None before that.
+        state: the run's state as it was when the step began. Change it with `set_state`.
+        request_context: values beside the data; what a step changes is seen by later steps once it has ended.
+        writer: puts output into the run's stream; refused in conditions.
+        run_id, workflow_id, resource_id: whose step this is; the workflow is the innermost one.
+        retry_count: 0 in the first try of a step, -1 in conditions and dynamic values.
+        iteration_count: of a loop, from 1, in its step and its condition; 0 elsewhere.
+        abort_signal: fires when the run is canceled or aborted.
+        logger: the app's.
+        engine: `engine.name` is "local" or "inngest".
+        idempotency_key: the same in every repetition of this step: give it to services that are called twice.
+
+    Data is the step's own: changing it in place changes nothing elsewhere (but values of `request_context`).
+    """
 
     def __init__(self, facts: ContextFacts) -> None:
         self._facts = facts
@@ -145,17 +163,19 @@ class StepContext(Generic[In, Resume, State, Suspend]):
         return self._facts.app
 
     def get_init_data(self) -> Any:
-        """The workflow's validated input."""
+        """The validated input of the workflow that the step is in, the nested one's in a nested workflow."""
         return self._facts.init_data()
 
     def get_step_result(self, step: Step[Any, Any] | str) -> Any:
-        """The output (JSON data) of a step that succeeded, or None."""
+        """The output (JSON data) of a step of this workflow that has succeeded, or None."""
         return self._facts.step_result(step if isinstance(step, str) else step.id)
 
     def set_state(self, state: Any) -> None:
-        """Merge these keys into the run's state when the step ends well; raises on a wrong shape.
+        """Merge these keys into the run's state once the step has succeeded or is suspended.
 
-        Of steps that run at the same time, the last to end wins.
+        Takes a mapping or a model; a second call adds to the first. `ctx.state` stays as it was in this step.
+        Of steps that run at the same time, the last to end wins. Raises ValidationError where the result
+        would not fit the state's schema.
         """
         self._facts.set_state(state)
 
@@ -169,15 +189,25 @@ class StepContext(Generic[In, Resume, State, Suspend]):
     ) -> Coroutine[Any, Any, NoReturn]:
         """Stop here until the run is resumed: `await ctx.suspend(…)` never returns.
 
-        The payload (validated by `suspend_schema`) tells whoever resumes what is asked; a label
-        lets them name this place.
+        The payload (an object, validated by `suspend_schema`) tells whoever resumes what is asked; a label
+        lets them name this place. On resume the step's code begins again, with the same input:
+
+            if ctx.resume_data is None:
+                await ctx.suspend({"question": "Publish?"})
+            return ctx.resume_data.approved
+
+        Raises FlowctlError in a plain `def`.
         """
         self._check_async("suspend")
         labels = [resume_label] if isinstance(resume_label, str) else list(resume_label or [])
         return _Leave("suspend", SuspendSignal(payload, labels), self._facts.open_calls)
 
     def bail(self, result: Any = None) -> Coroutine[Any, Any, NoReturn]:
-        """End the workflow now, with success and this result: `await ctx.bail(…)` never returns."""
+        """End the workflow now, with success and this result: `await ctx.bail(…)` never returns.
+
+        In a nested workflow it ends that one alone; in a parallel, a branch or a foreach it ends the run once
+        the siblings under way have settled. Raises FlowctlError in a plain `def`.
+        """
         self._check_async("bail")
         return _Leave("bail", BailSignal(result), self._facts.open_calls)
 

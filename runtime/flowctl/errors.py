@@ -44,6 +44,7 @@ __all__ = [
     "StepNotFoundError",
     "StillRunningError",
     "StorageError",
+    "TimeTravelError",
     "ValidationError",
     "WorkflowNotFoundError",
 ]
@@ -92,7 +93,10 @@ class SchemaIssues(Exception):  # noqa: N818 - a list of facts that stands as th
 
 
 class ValidationError(FlowctlError):
-    """Data does not fit its schema. `issues` has every place; the message has a line for each."""
+    """Data does not fit its schema; nothing was started or consumed.
+
+    `issues` has every place, each with a dotted `path` and a `message`; the message has a line for each.
+    """
 
     code = "INVALID_DATA"
     http_status = 400
@@ -152,13 +156,13 @@ class RunStateError(FlowctlError):
 
 
 class NotSuspendedError(RunStateError):
-    """The run, or the step that was named, is not suspended."""
+    """The run, or the step, item or label that was named, is not suspended; the message says what is."""
 
     code = "NOT_SUSPENDED"
 
 
 class AmbiguousStepError(RunStateError):
-    """Several steps are suspended and none was named."""
+    """Several steps are suspended and none was named: pass `step=` or `label=`."""
 
     code = "STEP_REQUIRED"
 
@@ -170,7 +174,7 @@ class AlreadyClaimedError(RunStateError):
 
 
 class StillRunningError(RunStateError):
-    """The run is still running."""
+    """The run is still running, or was started before: start another one, resume or restart it."""
 
     code = "STILL_RUNNING"
 
@@ -182,7 +186,7 @@ class NotActiveError(RunStateError):
 
 
 class TimeTravelError(RunStateError):
-    """A time travel lacks the past it needs."""
+    """A time travel lacks the past it needs: pass records of the steps before the target as `context`."""
 
     code = "CANNOT_TIME_TRAVEL"
 
@@ -204,7 +208,10 @@ class StorageError(FlowctlError):
 
 
 class NonRetriableError(FlowctlError):
-    """Raise it in a step to fail at once, whatever retries are left."""
+    """Raise it in a step to fail at once, whatever retries are left.
+
+    Keywords become attributes of the error in results: `NonRetriableError("declined", code=402)`.
+    """
 
     code = "NON_RETRIABLE"
 

@@ -25,7 +25,14 @@ _NO_USAGE = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class WorkflowEvent:
-    """One thing that happened in a run: a `type` and a `payload` with camelCase keys."""
+    """One thing that happened in a run: a `type` and a `payload` with camelCase keys.
+
+    Types: `workflow-start`, `workflow-step-start`, `workflow-step-output` (`writer.write`),
+    `workflow-step-progress` (an item of a foreach), `workflow-step-waiting` (a sleep),
+    `workflow-step-suspended`, `workflow-step-result`, `workflow-step-finish` (to watchers only),
+    `workflow-paused`, `workflow-canceled`, `workflow-finish`. Those of steps have `id`, dotted for nested
+    steps, and the record's fields. A `custom` event has the type and the keys that `writer.custom` was given.
+    """
 
     type: str
     payload: Mapping[str, Any]

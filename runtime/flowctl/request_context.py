@@ -12,7 +12,9 @@ from flowctl.schema import NotJSONError, to_json
 class RequestContext:
     """A mapping of JSON values, given at start and seen by every step; changes reach later steps.
 
-    `get` answers None for a key that is absent; `ctx["key"]` raises KeyError.
+    It lasts through suspensions, restarts and time travel; what `resume` is given comes over what there was.
+    Values without a JSON form are there in the step that set them alone. `get` answers None for a key that is
+    absent; `ctx["key"]` raises KeyError.
     """
 
     def __init__(self, values: Mapping[str, Any] | RequestContext | None = None) -> None:

@@ -70,7 +70,9 @@ class Run(Generic[Out]):
         *,
         per_step: bool = False,
     ) -> RunResult[Out]:
-        """Run to the first stop and answer where it stands.
+        """Run to the first stop, however long that takes, and answer where the run stands.
+
+        A step that fails makes a result with status "failed", and raises nothing here.
 
         Raises ValidationError (nothing is started) and StillRunningError (the run was started before).
         """
@@ -270,7 +272,11 @@ class Run(Generic[Out]):
         return RunStream(self, None, close_on_suspend=False)
 
     def watch(self, callback: Callable[[WorkflowEvent], Any]) -> Callable[[], None]:
-        """Call back with every event from now on; the answer stops it."""
+        """Call back, or await, with every event of the run, those of the past first; the answer stops it.
+
+        Unlike a stream it also tells `workflow-step-finish`, after each `workflow-step-result`. Needs a
+        running event loop.
+        """
         task = asyncio.create_task(self._watch(callback))
         return lambda: None if task.done() else task.get_loop().call_soon_threadsafe(task.cancel) and None
 

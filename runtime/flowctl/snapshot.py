@@ -28,7 +28,11 @@ def camel(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """An error as data: name, message, cause and the exception's own attributes."""
+    """An error as data: the class's name, the message, the cause, and the exception's own attributes.
+
+    Attributes are read as they were set: `error.status_code`. `stack` is the traceback, in results alone:
+    stored runs and events have None there. `str(error)` is `Name: message`.
+    """
 
     name: str
     message: str
@@ -72,7 +76,18 @@ class RunError:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """The record of one step of a run."""
+    """The record of one step of a run; of its last try, and in a loop of its last iteration.
+
+    Attributes:
+        status: "running", "waiting" (a sleep), "success", "failed", "suspended", "paused", "skipped" or
+            "canceled".
+        payload: the step's input, JSON data; of a foreach the whole list.
+        output: what it returned, JSON data; of a foreach a list in the items' order.
+        error: why it failed.
+        suspend_payload, resume_payload: what it asked, and what it was given.
+        started_at, ended_at, suspended_at, resumed_at: epoch milliseconds, or None where it did not happen.
+        metadata: `{"iterationCount": n}` in a loop, `{"until": epoch ms}` of a sleep.
+    """
 
     status: StepStatus
     payload: Any = None
@@ -207,7 +222,21 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RunResult(Generic[Out]):
-    """Where a run stands after a call: `result` is parsed into the workflow's `output_schema`."""
+    """Where a run stands after a call, at its end or another stop.
+
+    Attributes:
+        status: "success", "failed", "suspended", "canceled" or "paused".
+        result: after a success what the last step (or `bail`) gave, as the workflow's `output_schema` has it.
+        raw_result: the same as JSON data.
+        error: after a failure why, with traceback.
+        input: the workflow's validated input, JSON data.
+        steps: a record for each step that began, by id; nested workflows and foreach have one each.
+        suspended: the path of each suspended step, outermost id first: what `resume(step=…)` takes.
+        suspend_payload: what they ask, by the id of the outermost step.
+        resume_labels: `{label: {"stepId": dotted id, "foreachIndex"?: index}}`.
+        state: the run's state, JSON data.
+        step_execution_path: the ids of steps and sleeps of the workflow's own chain, in the order they began.
+    """
 
     status: RunStatus
     run_id: str

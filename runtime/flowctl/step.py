@@ -36,7 +36,10 @@ class Schemas:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step(Generic[In, Out]):
-    """One unit of work of a workflow. Made by `create_step`, `@step` or `clone_step`."""
+    """One unit of work of a workflow. Made by `create_step`, `@step` or `clone_step`; never changed.
+
+    It may stand in many workflows, and in one again under another id (`clone_step`).
+    """
 
     id: str
     execute: Execute
@@ -83,6 +86,9 @@ def create_step(
         retries: extra tries after a failure (the workflow's `retry_config` otherwise).
         description: one sentence for people.
         metadata: JSON data shown in the graph.
+
+    Input and output are validated each time; data that does not fit fails the step. Raises DefinitionError
+    for an id that is empty or has `/`, `[` or `]` in it, negative retries, or a schema that is none.
     """
     check_id("step", id)
     if retries is not None and retries < 0:
@@ -101,7 +107,7 @@ def create_step(
 
 
 def clone_step(step: Step[In, Out], *, id: str) -> Step[In, Out]:
-    """The same step under another id."""
+    """The same step under another id; raises DefinitionError for one that cannot be."""
     check_id("step", id)
     return replace(step, id=id)
 
@@ -134,7 +140,14 @@ def step(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """A step from an annotated function: schemas from its annotations, id from its name.
 
     The function takes the data, the data and the context, or the context alone: a parameter
-    annotated `StepContext[…]` or named `ctx` is the context, another one the data.
+    annotated `StepContext[…]` or named `ctx` is the context, another one the data. Options are those of
+    `create_step`; the docstring is the description.
+
+        @step(retries=2)
+        async def increment(data: Counter) -> Counter:
+            return Counter(value=data.value + 1)
+
+    Raises DefinitionError for a function that takes neither, or an annotation that is no type.
     """
     if function is None:
         return functools.partial(_from_function, **options)

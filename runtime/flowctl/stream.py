@@ -52,7 +52,16 @@ async def last_event(run: Run[Any]) -> int:
 
 
 class RunStream(Generic[Out]):
-    """A run's events as an async iterable; `result()` waits for the end, `status` says where it stands."""
+    """A run's events as an async iterable; `result()` waits for the end, `status` says where it stands.
+
+        stream = run.stream({"value": 5})
+        async for event in stream:
+            print(event.type, event.payload.get("id"))
+        result = await stream.result()
+
+    It begins when it is first iterated or awaited, and may be iterated again: events are read from storage.
+    Iterating raises what `start` or `resume` would.
+    """
 
     def __init__(
         self, run: Run[Out], begin: Callable[[], Awaitable[None]] | None, *, close_on_suspend: bool

@@ -56,7 +56,7 @@ class TestClock:
 
     @property
     def elapsed(self) -> timedelta:
-        """How much time was skipped so far."""
+        """How much time was skipped so far: sleeps and delays of retries."""
         return timedelta(milliseconds=self._now - self._started)
 
     def now(self) -> int:
@@ -93,7 +93,11 @@ async def run_workflow(
     """Run a workflow in this process to its first stop: no server, no file, and sleeps are skipped.
 
     Works with any workflow, whichever app or Inngest client it belongs to, and leaves it there. `clock` is a
-    new TestClock unless given. Raises ValidationError as `Run.start` does. To resume a run, use TestApp.
+    new TestClock unless given. Raises ValidationError as `Run.start` does; a step that fails makes a failed
+    result. To resume a run, use TestApp.
+
+        result = await run_workflow(workflow, {"value": 5})
+        assert result.status == "success"
     """
     if not workflow.committed:
         workflow.commit()
@@ -110,7 +114,8 @@ class TestApp(App):
 
     It is an App with runs in memory and a clock that skips sleeps. With `engine="inngest"` it is served over
     HTTP, on a free port, to an embedded Inngest engine of its own. `TestApp(app)` takes the workflows,
-    functions and settings of an app that exists; they belong there again when the test ends.
+    functions and settings of an app that exists; they belong there again when the test ends. `clock` is a
+    new TestClock unless given, `storage` one in memory. On Inngest `inngest` is the client of that engine.
     """
 
     __test__ = False

@@ -58,7 +58,15 @@ class Options:
 
 
 class Workflow(Generic[In, Out]):
-    """A typed graph of steps. Build it with the methods below, then `commit` and `create_run`."""
+    """A typed graph of steps. Build it with the methods below, then `commit` and `create_run`.
+
+        workflow = create_workflow(id="w", input_schema=Counter, output_schema=Counter)
+        workflow.dountil(increment, lambda ctx: ctx.input_data.value >= 10).commit()
+        result = await (await workflow.create_run()).start({"value": 5})
+
+    Each method changes the workflow and returns it. A workflow is a step too, wherever one may stand. Methods
+    raise DefinitionError for what is no step; ids must differ within a workflow.
+    """
 
     def __init__(
         self,
@@ -100,13 +108,20 @@ class Workflow(Generic[In, Out]):
         return self._add(graph.StepNode(_checked(step)))
 
     def parallel(self, steps: Sequence[Step[Any, Any] | Workflow[Any, Any]]) -> Self:
-        """Run steps at once, with the same input; the output is a dict by step id."""
+        """Run steps at once, with the same input; the output is a dict by step id.
+
+        When one fails the others end first; the run fails with the first failure in the list's order.
+        """
         if not steps:
             raise DefinitionError(f"Workflow {self.id!r}: parallel needs at least one step.")
         return self._add(graph.ParallelNode(tuple(_checked(step) for step in steps)))
 
     def branch(self, arms: Sequence[tuple[Condition[Any], Step[Any, Any] | Workflow[Any, Any]]]) -> Self:
-        """Run every arm whose condition is true; the output is a dict by step id of those that ran."""
+        """Run every arm whose condition is true, at once; the output is a dict by step id of those that ran.
+
+        A condition is a function of the context, or an async one; one that raises counts as false and is
+        logged. With no arm to run the output is `{}`.
+        """
         if not arms:
             raise DefinitionError(f"Workflow {self.id!r}: branch needs at least one (condition, step) pair.")
         return self._add(
@@ -116,13 +131,17 @@ class Workflow(Generic[In, Out]):
     def dowhile(
         self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]
     ) -> Self:
-        """Run a step, and again while the condition holds for its output."""
+        """Run a step, and again while the condition holds for its output; each output is the next input.
+
+        The condition's context has the output as `input_data`, and `iteration_count` from 1. One that raises
+        fails the run.
+        """
         return self._add(graph.LoopNode(_checked(step), condition, "dowhile"))
 
     def dountil(
         self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]
     ) -> Self:
-        """Run a step, and again until the condition holds for its output."""
+        """Run a step, and again until the condition holds for its output: see `dowhile`."""
         return self._add(graph.LoopNode(_checked(step), condition, "dountil"))
 
     def foreach(
@@ -143,7 +162,14 @@ class Workflow(Generic[In, Out]):
     def map(
         self, source: Callable[[StepContext[Any]], Any] | Mapping[str, Any], *, id: str | None = None
     ) -> Self:
-        """Shape the data for the next step: by a function of the context, or key by key."""
+        """Shape the data for the next step: by a function of the context, or key by key.
+
+        A key's source is one of `{"step": step or list, "path": "a.b"}`, `{"init_data": True, "path": …}`,
+        `{"value": constant}`, `{"fn": function of the context}`, `{"request_context_path": key}` and
+        `{"template": "text ${scope.path}"}` with the scopes `inputData`, `initData`, `state`,
+        `requestContext` and `stepResults.<id>`. A map is a step, with a record under `id`. Raises
+        DefinitionError for a source that is none of these; a path that leads nowhere fails the run.
+        """
         taken = {known for node in self.nodes for known in graph.ids_of(node)}
         ordinal = sum(isinstance(node, graph.StepNode) and node.map_config is not None for node in self.nodes)
         step = mapping.step_for(source, id=id or _free_id(f"mapping_{self.id}_", ordinal, taken))
@@ -152,7 +178,10 @@ class Workflow(Generic[In, Out]):
     def sleep(
         self, duration: int | timedelta | Callable[[StepContext[Any]], Any], *, id: str | None = None
     ) -> Self:
-        """Pause for milliseconds, a timedelta, or what a function of the context says."""
+        """Pause for milliseconds, a timedelta, or what a function of the context says; durable.
+
+        The input passes through. Nothing, or less, does not wait.
+        """
         if isinstance(duration, timedelta):
             duration = int(duration.total_seconds() * 1000)
         return self._add(graph.SleepNode(id or self._sleep_id(), duration))
@@ -160,11 +189,17 @@ class Workflow(Generic[In, Out]):
     def sleep_until(
         self, date: datetime | Callable[[StepContext[Any]], Any], *, id: str | None = None
     ) -> Self:
-        """Pause until a date, or until what a function of the context says."""
+        """Pause until a date, or until what a function says: a datetime, or text in ISO 8601 form.
+
+        A date without a time zone is local time; one that has passed does not wait.
+        """
         return self._add(graph.SleepUntilNode(id or self._sleep_id(), date))
 
     def commit(self) -> Self:
-        """Close the graph: from here on the workflow can run."""
+        """Close the graph: from here on the workflow can run.
+
+        Raises DefinitionError for a graph without steps, or with one id for two different steps.
+        """
         if not self.nodes:
             raise DefinitionError(
                 "Execution flow of workflow is not defined. Add steps to the workflow via .then(), "
@@ -175,7 +210,11 @@ class Workflow(Generic[In, Out]):
         return self
 
     async def create_run(self, run_id: str | None = None, resource_id: str | None = None) -> Run[Out]:
-        """A handle on a new run, or on a stored one when its id is given."""
+        """A handle on a new run, stored as pending, or on the stored one when its id is given.
+
+        The id is a UUID unless given; `resource_id` says whom or what the run is for. Raises DefinitionError
+        for a graph that is empty or was changed since `commit`, StorageError without its database.
+        """
         from flowctl.run import create_run  # noqa: PLC0415 - run needs Workflow: the cycle is cut here
 
         if not self.nodes:
@@ -304,8 +343,21 @@ def create_workflow(
 ) -> Workflow[In, Out]:
     """A new, empty workflow: add steps, then `commit()`.
 
-    Flow control options (`concurrency` to `timeouts`) have Inngest's names and types and act on
-    Inngest; `retry_config` is `{"attempts": extra tries, "delay": milliseconds}`.
+    Args:
+        id: its name, unique in an app.
+        input_schema, output_schema, state_schema, request_context_schema: any type pydantic can validate.
+        description, metadata: for people, shown with the graph.
+        retry_config: `{"attempts": extra tries, "delay": milliseconds between them}` for steps without
+            `retries` of their own.
+        validate_inputs: False passes data on as it is; nested workflows do as the outermost says.
+        should_persist_snapshot: which states of a run are stored.
+        on_start: called with a RunInfo before the first step; raising refuses the start.
+        on_finish, on_error: called with a RunInfo at the end, and after a failure; what they raise is logged.
+        concurrency, rate_limit, throttle, debounce, priority, idempotency, singleton, timeouts: Inngest's
+            flow control, with its names and types; it acts on Inngest.
+        cron, cron_input: one schedule or several (`TZ=Europe/Vienna 0 9 * * 1`), and the input of runs that
+            they begin; on Inngest.
+        client: what `init(client)` binds its workflows to.
     """
     check_id("workflow", id)
     flow_control = {
@@ -341,7 +393,10 @@ def create_workflow(
 
 
 def clone_workflow(workflow: Workflow[In, Out], *, id: str) -> Workflow[In, Out]:
-    """The same workflow under another id: graph, schemas, options and engine are kept."""
+    """The same workflow under another id, for instance to stand twice in another one.
+
+    Graph, schemas, options and engine are kept; what is added to the clone later is its own.
+    """
     copy: Workflow[In, Out] = Workflow(
         id=id,
         schemas=workflow.schemas,
@@ -380,7 +435,11 @@ class Factory:
 
 
 def init(client: inngest.Inngest) -> Factory:
-    """The authoring functions for workflows that run on this Inngest client."""
+    """The authoring functions for workflows that run on this Inngest client.
+
+    flow = init(inngest.Inngest(app_id="my-app"))
+    workflow = flow.create_workflow(id="w").then(increment).commit()
+    """
     return Factory(client)
 
 

@@ -11,7 +11,7 @@ from flowctl.deployers.base import BundleFacts
 
 @dataclass(frozen=True, slots=True)
 class VercelDeployer:
-    """Deploys with the vercel command."""
+    """`App(deployer=VercelDeployer())`: deploys with the command `vercel`, which asks who you are itself."""
 
     @property
     def target(self) -> str:

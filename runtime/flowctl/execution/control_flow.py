@@ -167,7 +167,8 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
         return started
     flow = await walk_nodes(walk, scope)
     end = partial(nested_ended, walk, call, scope, begun=started.record, flow=flow)
-    ended = await mark(walk, f"{call.op}.end", call.key, call.payload, end)
+    repeatable = not call.iteration  # the next iteration writes over this record
+    ended = await mark(walk, f"{call.op}.end", call.key, call.payload, end, repeatable=repeatable)
     if ended.record.status == "success":
         walk.leave(f"{call.key}/")
     return ended

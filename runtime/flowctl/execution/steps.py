@@ -113,6 +113,7 @@ async def mark(
     make: Callable[[int], Awaitable[Marked]],
     *,
     anew: bool = False,
+    repeatable: bool = True,
 ) -> Outcome:
     """One operation without a step's code: a record, its events, and maybe a decision.
 
@@ -133,7 +134,7 @@ async def mark(
         await walk.commit(status=status, records=written, events=named)
         return memo
 
-    memo = await walk.ops.run(op, body, repeatable=True)
+    memo = await walk.ops.run(op, body, repeatable=repeatable)
     outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, payload)
     walk.take(op, key, outcome)
     return outcome
