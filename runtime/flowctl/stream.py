@@ -67,7 +67,7 @@ class RunStream(Generic[Out]):
         self, run: Run[Out], begin: Callable[[], Awaitable[None]] | None, *, close_on_suspend: bool
     ) -> None:
         self._run, self._begin, self._close_on_suspend = run, begin, close_on_suspend
-        self._first: asyncio.Task[int] | None = None
+        self._first: asyncio.Future[int] | None = None
         self.status: RunStatus = "running"
 
     async def __aiter__(self) -> AsyncIterator[WorkflowEvent]:
@@ -97,6 +97,11 @@ class RunStream(Generic[Out]):
         if self._first is None:
             self._first = asyncio.ensure_future(self._start())
         return await asyncio.shield(self._first)
+
+    def taken_up(self, after: int) -> None:
+        """Go on after an event that was seen before, and begin nothing."""
+        self._first = asyncio.get_running_loop().create_future()
+        self._first.set_result(after)
 
     async def _start(self) -> int:
         if self._begin is None:

@@ -23,7 +23,7 @@ def parsed(text: str) -> list[tuple[int, str]]:
     events = [
         dict(line.split(": ", 1) for line in block.splitlines()) for block in text.split("\n\n") if block
     ]
-    return [(int(event["id"]), json.loads(event["data"])["type"]) for event in events]
+    return [(int(event["id"]), json.loads(event["data"])["type"]) for event in events if "data" in event]
 
 
 async def test_server_sent_events_are_numbered_and_taken_up_after_the_last_one_seen(http) -> None:

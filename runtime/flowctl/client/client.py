@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -206,7 +207,7 @@ class Client:
         per_step: bool = False,
         close_on_suspend: bool = True,
     ) -> AsyncIterator[WorkflowEvent]:
-        """As `start`, as the run's events."""
+        """As `start`, as the run's events; a stream that breaks is taken up where it was."""
         body = models.StartRun(
             input_data=to_json(input_data),
             initial_state=to_json(initial_state),
@@ -215,7 +216,8 @@ class Client:
             per_step=per_step,
             close_on_suspend=close_on_suspend,
         )
-        async for event in self._events(workflow_id, "stream", body, run_id):
+        id = run_id or str(uuid.uuid4())  # known before the first event: a broken stream can be taken up
+        async for event in self._events(workflow_id, "stream", body, id):
             yield event
 
     async def observe(self, workflow_id: str, run_id: str) -> AsyncIterator[WorkflowEvent]:

@@ -6,7 +6,7 @@ Called by `app` (routes) and `openapi`; calls runs and `functions`. Shapes are i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 from starlette.responses import Response
@@ -23,6 +23,7 @@ from flowctl.take_over import take_over
 StartCall = Call[NewRunQuery, models.StartRun]
 ResumeCall = Call[RunQuery, models.ResumeRun]
 TravelCall = Call[RunQuery, models.TimeTravel]
+AT_REST = TERMINAL | {"suspended", "paused"}
 
 
 async def list_workflows(call: Call[models.WorkflowsQuery, Body]) -> Response:
@@ -113,7 +114,7 @@ async def stream(call: StartCall) -> Response:
 async def observe(call: Call[models.ObserveQuery, Body]) -> Response:
     """All events of a run so far, then new ones, until it ends."""
     run = await call.run(call.query.run_id)
-    return await _streamed(call, run, run.observe_stream(), skip=call.query.offset)
+    return await _streamed(call, run, run.observe_stream(), skip=call.query.offset, ends=TERMINAL)
 
 
 async def resume(call: ResumeCall) -> Response:
@@ -229,17 +230,26 @@ async def _result(
 
 
 async def _streamed(
-    call: Call[Any, Any], run: Run[Any], events: RunStream[Any], *, skip: int = 0
+    call: Call[Any, Any],
+    run: Run[Any],
+    events: RunStream[Any],
+    *,
+    skip: int = 0,
+    ends: Collection[str] = AT_REST,
 ) -> Response:
-    """The events as they come. A client that takes a stream up again begins nothing again."""
+    """The events as they come. A client that takes a stream up again begins nothing again.
+
+    `ends` are the statuses in which there is nothing more to wait for.
+    """
     after = streams.last_event(call.request)
     if after is None or call.query.run_id is None:
         return await streams.respond(call.request, events, skip=skip)
     stored = await run.workflow.get_workflow_run_by_id(run.run_id)
     later = await call.app.storage.read_events(run.workflow_id, run.run_id, after=after)
-    if stored is not None and stored.status in TERMINAL and not later:
+    if stored is not None and stored.status in ends and not later:
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
-    return await streams.respond(call.request, run.observe_stream(), after=after)
+    events.taken_up(after)
+    return await streams.respond(call.request, events, after=after)
 
 
 async def _created(call: Call[NewRunQuery, Any], resource_id: str | None) -> Run[Any]:

@@ -113,13 +113,25 @@ def last_event(request: Request) -> int | None:
 async def respond(
     request: Request, events: RunStream[Any], *, after: int | None = None, skip: int = 0
 ) -> Response:
-    """Begin (so that a refusal is an error answer), then pass the events on."""
-    await events.begun()
-    form, streams = wanted_format(request), open_streams(request)
+    """Begin (so that a refusal is an error answer), then pass the events on.
+
+    Server-sent events begin with the number of the event before the first, so that a stream can be taken up
+    that broke before any; the comment `end` says that there is no more, unlike a server that stops.
+    """
+    begun = await events.begun()
+    form, streams, complete = wanted_format(request), open_streams(request), False
+
+    async def to_the_end() -> AsyncIterator[tuple[int, WorkflowEvent]]:
+        nonlocal complete
+        async for item in events.numbered(after):
+            yield item
+        complete = True
 
     async def chunks() -> AsyncIterator[bytes]:
         skipped = 0
-        async for item in streams.until_closed(events.numbered(after), beat=BEAT_SECONDS):
+        if form.numbered:
+            yield b"id: %d\n\n" % (begun if after is None else after)
+        async for item in streams.until_closed(to_the_end(), beat=BEAT_SECONDS):
             if item is None:
                 if form.numbered:
                     yield b": still here\n\n"
@@ -127,5 +139,7 @@ async def respond(
                 skipped += 1
             else:
                 yield form.write(*item)
+        if form.numbered and complete:
+            yield b": end\n\n"
 
     return StreamingResponse(chunks(), media_type=form.media_type, headers=_NO_BUFFERS)
