@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from flowctl import App, ServerConfig
 VERSION = 1
 
 async def version(request):
-    return JSONResponse({"version": VERSION, "pid": os.getpid()})
+    return JSONResponse({"version": VERSION, "pid": os.getpid(), "url": str(request.url)})
 
 async def slow(request):
     Path("began").touch()
@@ -54,9 +55,9 @@ app = App(server=ServerConfig(routes=routes))
 
 
 @contextmanager
-def routes(folder: Path, **options: Any) -> Iterator[Dev]:
+def routes(folder: Path, *options: str, **settings: Any) -> Iterator[Dev]:
     (folder / "app.py").write_text(ROUTES)
-    with serving(folder, **options) as dev:
+    with serving(folder, *options, **settings) as dev:
         yield dev
 
 
@@ -78,12 +79,24 @@ def version_of(dev: Dev) -> int:
     return httpx.get(f"{dev.url}/version").json()["version"]
 
 
-def test_no_request_fails_while_saves_go_on(tmp_path: Path) -> None:
-    with routes(tmp_path) as dev:
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the certificate of `--https`'s authority will be, for this test alone."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "flowctl" / "ca.pem"
+
+
+@pytest.mark.parametrize("options", [(), ("--https",)])
+def test_no_request_fails_while_saves_go_on(
+    tmp_path: Path, authority: Path, options: tuple[str, ...]
+) -> None:
+    with routes(tmp_path, *options) as dev:
         stop, failures, seen = threading.Event(), list[str](), set[int]()
+        trusted = ssl.create_default_context(cafile=str(authority)) if options else True
 
         def ask(*, keep_alive: bool) -> None:
-            with httpx.Client(headers={} if keep_alive else {"connection": "close"}) as client:
+            headers = {} if keep_alive else {"connection": "close"}
+            with httpx.Client(headers=headers, verify=trusted) as client:
                 while not stop.is_set():
                     try:
                         seen.add(client.get(f"{dev.url}/version").json()["version"])
@@ -113,6 +126,27 @@ def test_a_kept_connection_goes_over_to_the_new_worker(tmp_path: Path) -> None:
             save(tmp_path, version)
             until(lambda version=version: version_of(dev) == version)
         assert (versions, client.sock.getsockname()) == ([1, 2], kept)
+        client.close()
+
+
+def test_a_kept_tls_connection_is_answered_by_the_new_worker_and_asked_to_end(
+    tmp_path: Path, authority: Path
+) -> None:
+    with routes(tmp_path, "--https") as dev:
+        address = dev.url.removeprefix("https://")
+        client = HTTPSConnection(address, context=ssl.create_default_context(cafile=str(authority)))
+        client.request("GET", "/version")
+        first = json.loads(client.getresponse().read())
+        kept = client.sock.getsockname()
+        save(tmp_path, 2)
+        dev.wait_for("reloaded app.py")
+        assert client.sock.getsockname() == kept
+        client.request("GET", "/version")
+        answer = client.getresponse()
+        assert answer.headers["connection"] == "close"
+        second = json.loads(answer.read())
+        assert (first["version"], second["version"], second["url"]) == (1, 2, f"{dev.url}/version")
+        until_gone({first["pid"]})
         client.close()
 
 

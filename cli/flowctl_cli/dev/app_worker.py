@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import socket
-import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flowctl.take_over import take_over
 from flowctl_cli.dev import debugger, logs
 from flowctl_cli.dev.channel import Job
-from flowctl_cli.dev.server import TICK_SECONDS, Server
+from flowctl_cli.dev.server import TICK_SECONDS, Server, with_tls
 from flowctl_cli.dev.shell import Shell
 from flowctl_cli.project import LoadedApp, find_project, load_app, load_environment
 
@@ -42,7 +41,7 @@ async def serve(job: Job) -> None:
     server = Server(shell)
     if not await server.start_app():
         raise shell.failure or RuntimeError("The app did not start.")
-    await server.listen(_with_tls(listeners, spec["tls"]))
+    await server.listen(with_tls(listeners, spec["tls"]))
     server.adopt_from(handed_over)
     channel.send(ready=True)
     debugging = None
@@ -85,9 +84,7 @@ async def _obey(job: Job, server: Server, shell: Shell, heir: socket.socket, app
 async def _drain(server: Server, app: App, seconds: float) -> None:
     """Let requests end, then steps: with no successor, runs go on when the server starts again."""
     deadline = time.monotonic() + seconds
-    await asyncio.sleep(TICK_SECONDS)  # a connection that was accepted just now shows up
-    while server.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn tells by sets only
-        await asyncio.sleep(TICK_SECONDS)
+    await server.until_idle(within=seconds)
     app.local_runner.part()
     while app.local_runner.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110 - legs of any loop
         await asyncio.sleep(TICK_SECONDS)
@@ -98,17 +95,6 @@ def _load(spec: Any) -> tuple[LoadedApp, list[str]]:
     project = find_project(Path(spec["root"]))
     files = load_environment(project, Path(spec["env_file"]) if spec["env_file"] else None)
     return load_app(project, spec["app"]), [file.name for file in files]
-
-
-def _with_tls(
-    listeners: list[socket.socket], files: dict[str, str] | None
-) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
-    """The first socket is the public one: it alone may speak TLS."""
-    context = None
-    if files is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(files["certificate"], files["key"])
-    return [(listener, context if number == 0 else None) for number, listener in enumerate(listeners)]
 
 
 def _facts(loaded: LoadedApp) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import json
 from typing import Any
@@ -11,8 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from flowctl.server.gate import LocalOnly
 from flowctl_cli.dev.channel import Job
-from flowctl_cli.dev.server import TICK_SECONDS, Server
+from flowctl_cli.dev.server import Server, with_tls
 from flowctl_cli.dev.shell import STATUS_PATH
+
+END_SECONDS = 10.0
 
 
 async def serve(job: Job) -> None:
@@ -20,7 +21,7 @@ async def serve(job: Job) -> None:
     handed_over, hand_over_to, *listeners = job.sockets
     server = Server(LocalOnly(Broken(job.spec["status"])))
     await server.start_app()
-    await server.listen([(listener, None) for listener in listeners])
+    await server.listen(with_tls(listeners, job.spec["tls"]))
     server.adopt_from(handed_over)
     job.channel.send(loaded={})
     job.channel.send(ready=True)
@@ -28,7 +29,7 @@ async def serve(job: Job) -> None:
         if command["do"] == "finish":
             server.stop_accepting(hand_over_to)
             job.channel.send(released=True)
-            await asyncio.sleep(TICK_SECONDS)
+            await server.until_idle(within=END_SECONDS)
             return
 
 

@@ -1,7 +1,7 @@
 """The HTTP server of a worker: uvicorn, begun and ended in steps, with connections that change hands.
 
-A client's idle connection is passed on to the next worker instead of being closed: a request that is on its
-way meanwhile would be lost with it.
+A client's idle connection is passed on to the next worker (`dev.connection`) instead of being closed: a
+request that is on its way meanwhile would be lost with it.
 """
 
 from __future__ import annotations
@@ -11,71 +11,28 @@ import contextlib
 import logging
 import socket
 import ssl
+import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from flowctl_cli.dev.connection import Connection, Origin, Relay, take
 
 TICK_SECONDS = 0.05
 
 
-class Connection(HttpToolsProtocol):
-    """A client's connection; once retired, it changes hands as soon as no request is under way on it."""
-
-    unread = 0
-    retired = False
-    heir: socket.socket | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """It is accepted, perhaps just when the server retires."""
-        super().connection_made(transport)
-        if self.retired:
-            self.loop.call_soon(self._leave)
-
-    def on_message_begin(self) -> None:
-        """A request begins to arrive."""
-        self.unread += 1
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        """It has arrived."""
-        self.unread -= 1
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """It is answered."""
-        super().on_response_complete()
-        if self.retired:
-            self.loop.call_soon(self._leave)
-
-    def retire(self, heir: socket.socket | None) -> None:
-        """Take no new request: go over to the heir, or close."""
-        self.retired, self.heir = True, heir
-        self._leave()
-
-    def _leave(self) -> None:
-        if self._is_idle and not (self.heir is not None and self._hand_over(self.heir)):
-            self.transport.close()
-
-    @property
-    def _is_idle(self) -> bool:
-        cycle: Any = self.cycle  # None before the first request
-        answered = cycle is None or cycle.response_complete
-        return not self.unread and answered and not self.pipeline and not self.transport.is_closing()
-
-    def _hand_over(self, heir: socket.socket) -> bool:
-        """Pass a plain connection on; what the client sends meanwhile waits in it for the heir."""
-        if self.scheme != "http":
-            return False
-        self.transport.pause_reading()
-        client: Any = self.transport.get_extra_info("socket")
-        try:
-            socket.send_fds(heir, [b"c"], [client.fileno()])
-        except OSError:
-            return False
-        self.transport.close()
-        return True
+def with_tls(
+    listeners: list[socket.socket], files: Mapping[str, str] | None
+) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
+    """The first socket is the public one: it alone may speak TLS."""
+    context = None
+    if files is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files["certificate"], files["key"])
+    return [(listener, context if number == 0 else None) for number, listener in enumerate(listeners)]
 
 
 class Server:
@@ -97,6 +54,7 @@ class Server:
         self._ticking: asyncio.Task[None] | None = None
         self._retired, self._heir = False, cast("socket.socket | None", None)
         self._connecting: set[asyncio.Task[Any]] = set()
+        self._relays: set[Relay] = set()
 
     async def start_app(self) -> bool:
         """Run the app's start; answers whether it came up."""
@@ -134,9 +92,16 @@ class Server:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a connection or a request is open."""
+        """Whether a connection or a request is open, or a connection is relayed."""
         state = self._uvicorn.server_state
-        return bool(state.connections or state.tasks or self._connecting)
+        return bool(state.connections or state.tasks or self._connecting or self._relays)
+
+    async def until_idle(self, *, within: float) -> None:
+        """Wait until nothing is open, for some seconds at most."""
+        deadline = time.monotonic() + within
+        await asyncio.sleep(TICK_SECONDS)  # a connection that was accepted just now shows up
+        while self.is_busy and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn tells by sets only
+            await asyncio.sleep(TICK_SECONDS)
 
     async def stop_app(self) -> None:
         """Run the app's end."""
@@ -146,10 +111,11 @@ class Server:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await self._uvicorn.lifespan.shutdown()
 
-    def _connection(self) -> Connection:
+    def _connection(self, *, origin: Origin | None, adopted: bool) -> Connection:
         server = self._uvicorn
         made = Connection(server.config, server.server_state, server.lifespan.state)
-        made.retired, made.heir = self._retired, self._heir
+        made.retired, made.heir, made.relays = self._retired, self._heir, self._relays
+        made.origin, made.adopted = origin, adopted
         return made
 
     def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -160,12 +126,19 @@ class Server:
     def _adopt(self, handed_over: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                _, fds, _, _ = socket.recv_fds(handed_over, 1, 1)
-                if not fds:
+                if (taken := take(handed_over)) is None:
                     return
-                self._serve(socket.socket(fileno=fds[0]), None)
+                client, origin = taken
+                self._serve(client, None, origin=origin, adopted=True)
 
-    def _serve(self, client: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def _serve(
+        self,
+        client: socket.socket,
+        tls: ssl.SSLContext | None,
+        *,
+        origin: Origin | None = None,
+        adopted: bool = False,
+    ) -> None:
         """Serve a client; one that gives up while it connects is no error."""
 
         def connected(task: asyncio.Task[Any]) -> None:
@@ -175,7 +148,8 @@ class Server:
 
         client.setblocking(False)
         loop = asyncio.get_running_loop()
-        task = loop.create_task(loop.connect_accepted_socket(self._connection, client, ssl=tls))
+        connection = partial(self._connection, origin=origin, adopted=adopted)
+        task = loop.create_task(loop.connect_accepted_socket(connection, client, ssl=tls))
         self._connecting.add(task)
         task.add_done_callback(connected)
 

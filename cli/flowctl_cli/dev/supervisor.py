@@ -266,6 +266,7 @@ class Supervisor:
             "role": "flowctl_cli.dev.placeholder",
             "root": str(self.options.project.root),
             "status": status_of(report),
+            "tls": self.certificate and self.certificate.files,
         }
         worker = await self.pool.start(spec, self.sockets.for_worker())
         await worker.until_ready()
@@ -356,11 +357,7 @@ class Supervisor:
             "app": options.app,
             "env_file": str(options.env_file.resolve()) if options.env_file else None,
             "log_level": options.log_level,
-            "tls": self.certificate
-            and {
-                "certificate": str(self.certificate.certificate),
-                "key": str(self.certificate.key),
-            },
+            "tls": self.certificate and self.certificate.files,
             "debug_port": options.debug_port if options.debug else None,
             "environment": {
                 "INNGEST_DEV": self.engine.url,

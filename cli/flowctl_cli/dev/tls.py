@@ -25,6 +25,11 @@ class Certificate:
     key: Path
     authority: Path
 
+    @property
+    def files(self) -> dict[str, str]:
+        """What a server reads, by name."""
+        return {"certificate": str(self.certificate), "key": str(self.key)}
+
 
 def certificate_for(host: str, state: Path) -> Certificate:
     """A certificate for this host and for localhost; raises ConfigurationError when the maker is missing."""
