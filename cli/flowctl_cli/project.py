@@ -210,7 +210,7 @@ def _app_in(module: ModuleType) -> tuple[str, Any] | None:
 def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         if isinstance(err, ModuleNotFoundError) and f"{name}.".startswith(f"{err.name}."):
             raise ProjectError(f"There is no module {name!r}: check the name of the app.") from err
         raise AppImportError(user_traceback(err)) from err

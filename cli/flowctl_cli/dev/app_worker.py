@@ -11,11 +11,12 @@ import json
 import os
 import socket
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowctl.take_over import take_over
-from flowctl_cli.dev import debugger, logs
+from flowctl_cli.dev import debugger, logs, slow
 from flowctl_cli.dev.channel import Job
 from flowctl_cli.dev.server import TICK_SECONDS, Server, with_tls
 from flowctl_cli.dev.shell import Shell
@@ -35,7 +36,8 @@ async def serve(job: Job) -> None:
     os.chdir(spec["root"])
     logs.configure(spec["log_level"])
     debugs = spec["debug_port"] is not None and debugger.listen(spec["debug_port"])
-    loaded, environment = _load(spec)
+    with slow.watched(Path(spec["root"]), lambda place: channel.send(slow=place)):
+        loaded, environment = _load(spec)
     channel.send(loaded=_facts(loaded) | {"environment": environment})
     shell = Shell(loaded.app.asgi)
     server = Server(shell)
@@ -74,11 +76,17 @@ async def _obey(job: Job, server: Server, shell: Shell, heir: socket.socket, app
                     app.local_runner.part(lambda: job.channel.send(left=True))
                 seconds = command["seconds"]
                 break
-            case _:
+            case "end":
                 return
     drained = asyncio.create_task(_drain(server, app, seconds))
-    told_to_end = asyncio.ensure_future(anext(commands, None))
+    told_to_end = asyncio.create_task(_told_to_end(commands))
     await asyncio.wait({drained, told_to_end}, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _told_to_end(commands: AsyncIterator[dict[str, Any]]) -> None:
+    async for command in commands:
+        if command["do"] == "end":
+            return
 
 
 async def _drain(server: Server, app: App, seconds: float) -> None:

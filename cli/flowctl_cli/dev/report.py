@@ -93,11 +93,12 @@ def _of_user_code(err: BaseException, root: Path) -> ErrorReport:
 
 def _users_frame(err: BaseException, root: Path) -> traceback.FrameSummary | None:
     frames = traceback.extract_tb(err.__traceback__)
-    ours = [frame for frame in frames if _is_users(Path(frame.filename), root)]
+    ours = [frame for frame in frames if is_users(Path(frame.filename), root)]
     return ours[-1] if ours else None
 
 
-def _is_users(file: Path, root: Path) -> bool:
+def is_users(file: Path, root: Path) -> bool:
+    """Whether a file is the project's own."""
     return file.is_relative_to(root) and not {"site-packages", ".venv", "venv"} & set(file.parts)
 
 

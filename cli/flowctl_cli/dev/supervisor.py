@@ -11,6 +11,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._changing = asyncio.Lock()
         self._draining: list[Worker] = []
         self._deaths: list[float] = []
+        self._slow_at = ""
         self._tasks: set[asyncio.Task[None]] = set()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -193,12 +195,13 @@ class Supervisor:
         old, self.worker = self.worker, worker
         self._spawn(self._mind(worker))
         if old is not None:
-            await old.finish(seconds=DRAIN_SECONDS, successor=True)
             self._spawn(self._drained(old))
+            await old.until_released()
 
     async def _drained(self, old: Worker) -> None:
         """Let a replaced worker do what it began, be that long, and say so; local runs it leaves early."""
         self._draining.append(old)
+        await old.finish(seconds=DRAIN_SECONDS, successor=True)
         if len(self._draining) > MOST_DRAINING:
             self._cut(self._draining[0])
         mention = asyncio.get_running_loop().call_later(MENTION_SECONDS, self._mention, old)
@@ -223,8 +226,14 @@ class Supervisor:
         oldest.tell(do="end")
 
     def _heard(self, message: dict[str, Any]) -> None:
-        """A worker that was replaced left a local run: the one that serves now goes on with it."""
-        if "left" in message and self.worker is not None:
+        """A worker that was replaced left a local run: the one that serves now goes on with it.
+
+        Or one says where its import is that takes long.
+        """
+        if message.get("slow") and message["slow"] != self._slow_at:
+            self._slow_at = message["slow"]
+            say(style(f"The app takes long to load: its import is at {self._slow_at}.", "yellow"))
+        if "left" in message and self.worker is not None and not self.stopping.is_set():
             self.worker.tell(do="take-over")
 
     async def _loaded(self, changed: list[Path], seconds: float) -> None:
@@ -384,8 +393,10 @@ class Supervisor:
     async def _end_gently(self) -> None:
         async with self._changing:
             workers = [*self._draining, *([self.worker] if self.worker else [])]
-        for worker in workers:
-            await worker.finish(seconds=STOP_SECONDS, successor=False)
+        for worker in self._draining:
+            asyncio.get_running_loop().call_later(STOP_SECONDS, partial(worker.tell, do="end"))
+        if self.worker is not None:
+            await self.worker.finish(seconds=STOP_SECONDS, successor=False)
         if unfinished := " and ".join(filter(None, (worker.unfinished for worker in workers))):
             say(style(f"finishing {unfinished}; Ctrl-C again ends them", "dim"))
         await asyncio.gather(*(worker.end(within=STOP_SECONDS + APP_END_SECONDS) for worker in workers))

@@ -51,7 +51,11 @@ class Filter:
         if name.startswith(".env"):
             return not name.endswith((".example", "~", ".swp"))
         known = file.suffix in SOURCE | TEMPLATES | DATA and not name.startswith(".")
-        return known and not self._is_ignored(file)
+        return not self._is_ignored(file) if known else self._is_moved_here(file)
+
+    def _is_moved_here(self, folder: Path) -> bool:
+        """Whether it is a folder with source: of one that was renamed there is no word about its files."""
+        return folder.is_dir() and any(self(None, str(file)) for file in folder.rglob("*.py"))
 
     def _is_ignored(self, file: Path) -> bool:
         """Ask the `.gitignore` of each folder from the repository's root down: the deepest one decides."""

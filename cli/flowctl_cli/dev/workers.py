@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ START_SECONDS = 60.0
 RELEASE_SECONDS = 2.0
 CODE_SECONDS = 0.3
 MESSAGE_BYTES = 1 << 20
+_requests = itertools.count()
 
 
 class WorkerFailedError(FlowctlError):
@@ -42,6 +44,7 @@ class Worker:
     report: ErrorReport | None = None
     requests: int = 0
     steps: int = 0
+    place: str = ""
     ended_with: int | None = None
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
     is_ready: bool = False
@@ -76,6 +79,10 @@ class Worker:
     async def finish(self, *, seconds: float, successor: bool) -> None:
         """Have it take nothing new; it ends when what it does is done, or after these seconds."""
         self.tell(do="finish", seconds=seconds, successor=successor)
+        await self.until_released()
+
+    async def until_released(self) -> None:
+        """Wait until it takes nothing new; some seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_SECONDS):
                 await self.released.wait()
@@ -93,15 +100,15 @@ class Worker:
 
     def kill(self) -> None:
         """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        _kill(self.pid)
 
     async def _until(self, event: asyncio.Event, reached: Callable[[], bool], within: float | None) -> None:
         try:
             async with asyncio.timeout(within):
                 await event.wait()
         except TimeoutError as err:
-            raise WorkerFailedError(_told(f"The app did not start within {within:.0f} seconds.")) from err
+            told = f"The app did not start within {within:.0f} seconds{self.where}."
+            raise WorkerFailedError(_told(told)) from err
         if not reached():
             ended = f"The worker ended while it started{self.how_it_ended}."
             raise WorkerFailedError(self.report or _told(ended))
@@ -113,6 +120,11 @@ class Worker:
             return ""
         counts = {"request": self.requests, "step": self.steps}
         return " and ".join(f"{n} {name}{'s' * (n > 1)}" for name, n in counts.items() if n)
+
+    @property
+    def where(self) -> str:
+        """Where its import was last seen, in words."""
+        return f": its import is at {self.place}" if self.place else ""
 
     @property
     def how_it_ended(self) -> str:
@@ -148,7 +160,13 @@ class Worker:
         elif "error" in message:
             self.report = ErrorReport.from_json(message["error"])
         else:
+            self.place = message.get("slow", self.place)
             self.hears(message)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _told(text: str) -> ErrorReport:
@@ -163,7 +181,9 @@ class Source:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     forks: bool
-    pids: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue[int | None])
+    asked: dict[int, asyncio.Future[int | None]] = field(
+        default_factory=dict[int, "asyncio.Future[int | None]"]
+    )
     workers: dict[int, Worker] = field(default_factory=dict[int, Worker])
 
     @classmethod
@@ -182,13 +202,18 @@ class Source:
 
     async def ask(self, spec: dict[str, Any], sockets: Sequence[socket.socket]) -> int | None:
         """The pid of a new worker, or None when the warm process is gone."""
-        message = json.dumps(spec | {"fork": self.forks}).encode()
+        number = next(_requests)
+        message = json.dumps(spec | {"fork": self.forks, "number": number}).encode()
         try:
             socket.send_fds(self.warm.control, [message], [sock.fileno() for sock in sockets])
         except OSError:
             return None
-        async with asyncio.timeout(START_SECONDS):
-            return await self.pids.get()
+        self.asked[number] = answer = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                return await answer
+        finally:
+            del self.asked[number]
 
     async def hear(self) -> None:
         """Take what it tells: the workers it forked, and how they ended."""
@@ -196,15 +221,24 @@ class Source:
             while line := await self.reader.readline():
                 message = json.loads(line)
                 if "pid" in message:
-                    self.pids.put_nowait(message["pid"])
+                    self._answer(message["number"], message["pid"])
                 elif worker := self.workers.pop(message["ended"], None):
                     worker.ended(message["code"])
-        self.pids.put_nowait(None)
+        for number in self.asked:
+            self._answer(number, None)
         self.writer.close()
         if not self.forks:
             code = await asyncio.to_thread(self.warm.process.wait)
             for worker in self.workers.values():
                 worker.ended(code)
+
+    def _answer(self, number: int, pid: int | None) -> None:
+        """Tell who asked; a worker that nobody waits for any more is of no use."""
+        answer = self.asked.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(pid)
+        elif pid is not None:
+            _kill(pid)
 
 
 @dataclass(slots=True)
@@ -227,7 +261,11 @@ class Pool:
         with contextlib.closing(theirs):
             async with self._turn:
                 source, pid = await self._ask(spec, [theirs, *sockets])
-        reader, writer = await asyncio.open_connection(sock=ours, limit=MESSAGE_BYTES)
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours, limit=MESSAGE_BYTES)
+        except asyncio.CancelledError:
+            _kill(pid)
+            raise
         worker = Worker(pid, reader, writer, hears)
         source.workers[pid] = worker
         worker.listen()

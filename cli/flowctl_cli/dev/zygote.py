@@ -102,12 +102,12 @@ class Forker:
             self.children.add(pid)
             for received in fds:
                 os.close(received)
-            self._tell(pid=pid)
+            self._tell(pid=pid, number=spec["number"])
             for module in PRELOADED_LATER:
                 importlib.import_module(module)
             return True
         if not spec["fork"]:
-            self._tell(pid=os.getpid())
+            self._tell(pid=os.getpid(), number=spec["number"])
         return self._become(spec, fds)
 
     def _become(self, spec: dict[str, Any], fds: list[int]) -> NoReturn:
