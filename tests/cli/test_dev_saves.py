@@ -133,7 +133,7 @@ def test_an_import_that_takes_long_is_told_with_its_place_and_given_up_at_the_ne
 ) -> None:
     with routes(tmp_path) as dev:
         (tmp_path / "app.py").write_text("def hang():\n    while True:\n        pass\nhang()\n" + ROUTES)
-        dev.wait_for("The app takes long to load: its import is at app.py:3.")
+        dev.wait_for("The app takes long to load: its import is at app.py:")
         assert version_of(dev) == 1
         save(tmp_path, 2)
         until(lambda: version_of(dev) == 2)
