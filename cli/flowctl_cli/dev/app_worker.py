@@ -76,7 +76,7 @@ async def _obey(job: Job, server: Server, shell: Shell, heir: socket.socket, app
                     app.local_runner.part(lambda: job.channel.send(left=True))
                 seconds = command["seconds"]
                 break
-            case "end":
+            case _:
                 return
     drained = asyncio.create_task(_drain(server, app, seconds))
     told_to_end = asyncio.create_task(_told_to_end(commands))

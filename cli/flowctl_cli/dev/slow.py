@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 
@@ -14,7 +14,7 @@ SLOW_SECONDS = 3.0
 
 
 @contextlib.contextmanager
-def watched(root: Path, tell: Callable[[str], None]) -> Iterator[None]:
+def watched(root: Path, tell: Callable[[str], None]) -> Generator[None]:
     """Tell the place in the user's files, `file:line`, every few seconds until the block ends."""
 
     def tell_place(number: int, frame: FrameType | None) -> None:
