@@ -5,9 +5,11 @@ Called by `step` and `workflow` (definition), `execution` and `run` (validation)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Generic
 
+import orjson
 import pydantic
 import pydantic_core
 from typing_extensions import TypeVar
@@ -16,7 +18,8 @@ from flowctl.errors import Issue, SchemaIssues, ValidationError
 
 T = TypeVar("T", default=Any)
 
-_PLAIN = (str, int, bool, type(None))
+_PLAIN = (bool, type(None))
+_SHOWN = 40
 
 
 class NotJSONError(TypeError):
@@ -26,14 +29,39 @@ class NotJSONError(TypeError):
 def to_json(value: object) -> Any:
     """The JSON data of a value: models become dicts by alias, dates ISO strings.
 
-    Raises NotJSONError, naming the type, when there is no JSON form.
+    Raises NotJSONError, naming the type and what in it has no JSON form that databases and engines keep.
     """
     if type(value) in _PLAIN:
         return value
     try:
-        return pydantic_core.to_jsonable_python(value, by_alias=True)
+        plain = pydantic_core.to_jsonable_python(value, by_alias=True)
     except (pydantic_core.PydanticSerializationError, ValueError) as err:
         raise NotJSONError(f"{type(value).__name__} cannot be kept as JSON data: {err}") from None
+    try:
+        orjson.dumps(plain)
+    except TypeError:
+        raise NotJSONError(f"{type(value).__name__} cannot be kept as JSON data: {_unkept(plain)}") from None
+    return plain
+
+
+def _unkept(value: Any, path: str = "") -> str:
+    """What in JSON data is too large an integer or no text, with the dotted path to it; "" for nothing."""
+    given: Any = dict(enumerate(value)) if isinstance(value, list) else value
+    if isinstance(given, dict):
+        inner: Mapping[Any, Any] = given
+        found = (_unkept(item, f"{path}.{key}" if path else f"{key}") for key, item in inner.items())
+        return next(filter(None, found), "")
+    try:
+        orjson.dumps(given)
+    except TypeError as err:
+        way_out = "; keep it as a string" if isinstance(given, int) else ""
+        return f"{path or 'it'} is {_short(given)}: {err}{way_out}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = ascii(value) if not isinstance(value, int) else f"an integer of {value.bit_length()} bits"
+    return text if len(text) < _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def own_copy(value: Any) -> Any:

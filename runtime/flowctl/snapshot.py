@@ -5,7 +5,7 @@ Python names are snake_case, the JSON of `to_json`/`from_json` is camelCase; tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Literal
 
@@ -120,10 +120,20 @@ class StepResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StepResult:
         """The record of its JSON form; unknown fields are ignored."""
-        given = {name: data[shown_as] for name, shown_as in _RECORD_NAMES if shown_as in data}
-        if isinstance(given.get("error"), Mapping):
-            given["error"] = RunError.from_json(given["error"])
-        return cls(**given)
+        error = data.get("error")
+        return cls(
+            data["status"],
+            data.get("payload"),
+            data.get("output"),
+            RunError.from_json(error) if isinstance(error, Mapping) else error,
+            data.get("suspendPayload"),
+            data.get("resumePayload"),
+            data.get("startedAt"),
+            data.get("endedAt"),
+            data.get("suspendedAt"),
+            data.get("resumedAt"),
+            data.get("metadata"),
+        )
 
 
 _RECORD_NAMES = tuple((f.name, camel(f.name)) for f in fields(StepResult))
@@ -396,6 +406,32 @@ def shown(snapshot: Snapshot, *, nested: bool) -> Snapshot:
     }
     error = snapshot.error.without_stack() if snapshot.error else None
     return replace(snapshot, records=kept, error=error)
+
+
+_OPTIONAL = {
+    "steps": "records",
+    "input": "input",
+    "payload": "input",
+    "state": "state",
+    "initial_state": "state",
+    "result": "result",
+    "error": "error",
+    "request_context": "request_context",
+    "serialized_step_graph": "serialized_step_graph",
+    "step_execution_path": "step_execution_path",
+    "suspended_paths": "suspended_paths",
+    "resume_labels": "resume_labels",
+}
+
+
+def picked(snapshot: Snapshot, fields: Collection[str]) -> Snapshot:
+    """A snapshot with its status and these fields only; raises ValueError naming those there are."""
+    known = _OPTIONAL | {camel(name): kept for name, kept in _OPTIONAL.items()} | {"status": "status"}
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise ValueError(f"A run has no field {unknown[0]!r}. There are: status, {', '.join(_OPTIONAL)}.")
+    kept: dict[str, Any] = {known[name]: getattr(snapshot, known[name]) for name in fields}
+    return replace(Snapshot(snapshot.run_id, snapshot.status), **kept)
 
 
 def _around(key: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ Called by users; calls `graph` for the nodes and `run` for handles. The builder 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -17,7 +17,7 @@ from flowctl import graph, mapping
 from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
 from flowctl.schema import Schema
-from flowctl.snapshot import StoredRuns, shown
+from flowctl.snapshot import StoredRuns, picked, shown
 from flowctl.step import Schemas, Step, check_id, clone_step, create_step
 
 if TYPE_CHECKING:
@@ -255,17 +255,20 @@ class Workflow(Generic[In, Out]):
         )
 
     async def get_workflow_run_by_id(
-        self, run_id: str, *, with_nested_workflows: bool = True
+        self, run_id: str, *, with_nested_workflows: bool = True, fields: Collection[str] | None = None
     ) -> StoredRun | None:
         """One stored run, or None: `status`, `steps` by id, `result`, `error`, `state`, `resource_id`, times.
 
         Steps of nested workflows are named `outer.inner` (`outer[0].inner` in a foreach); a nested workflow
         with a suspended step inside counts as running then. `with_nested_workflows=False` leaves them out.
+        With `fields` (`["steps", "result"]`) all others but the status are empty or None, and the run's ids
+        and times are there; raises ValueError for a name that is no field.
         """
         run = await (await self._home().opened()).get_run(self.id, run_id)
-        return (
-            None if run is None else replace(run, snapshot=shown(run.snapshot, nested=with_nested_workflows))
-        )
+        if run is None:
+            return None
+        snapshot = shown(run.snapshot, nested=with_nested_workflows)
+        return replace(run, snapshot=snapshot if fields is None else picked(snapshot, fields))
 
     async def delete_workflow_run_by_id(self, run_id: str) -> bool:
         """Forget a run; False when there was none."""

@@ -61,11 +61,24 @@ async def test_a_run_can_be_read_with_the_records_that_its_leg_began_with(storag
     assert await storage.get_earlier_run("w", "unknown") is None
 
 
+async def test_records_that_a_leg_began_with_leave_out_those_below_what_has_succeeded(storage) -> None:
+    await begun(storage)
+    running = RecordWrite(StepResult("running"))
+    await storage.commit(Commit("w", "r", 1, 2, snapshot(), {"each[0]": running, "each[1]": running}))
+    await commit(storage, **{"each[0]/a": 1, "each[0]/a/b": 1, "each[1]/a": 1, "each[0]": 1})
+    await claim(storage, expected=["running"])
+    earlier = await storage.get_earlier_run("w", "r")
+    assert list(earlier.snapshot.records) == ["each[0]", "each[1]", "each[1]/a"]
+    assert len((await storage.get_run("w", "r")).snapshot.records) == 5
+
+
 async def test_a_commit_may_forget_the_records_below_another(storage) -> None:
     await begun(storage)
-    await commit(storage, **{"outer": 1, "outer/inner": 1, "outer_/other": 1})
+    running = RecordWrite(StepResult("running"))
+    await storage.commit(Commit("w", "r", 1, 2, snapshot(), {"outer": running}))
+    await commit(storage, **{"outer/inner": 1, "outer_/other": 1})
     await claim(storage, expected=["running"])
-    forgetting = {"outer": RecordWrite(StepResult("running")), "outer/": None}
+    forgetting = {"outer": running, "outer/": None}
     await storage.commit(Commit("w", "r", 2, 3, snapshot(), forgetting))
     assert list((await storage.get_run("w", "r")).snapshot.records) == ["outer", "outer_/other"]
     assert "outer/inner" in (await storage.get_earlier_run("w", "r")).snapshot.records

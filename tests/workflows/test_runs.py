@@ -248,3 +248,19 @@ def test_an_app_that_starts_takes_over_a_run_whose_process_was_killed(tmp_path: 
     assert log.read_text().split() == ["a", "b", "c", "c", "d"]
     assert again.stdout.decode().split()[-1] == "workflow-finish"
     assert log.with_suffix(".db").exists()
+
+
+async def test_of_a_run_only_the_wanted_fields_are_told(register) -> None:
+    async def work(ctx: StepContext[Any]) -> dict[str, str]:
+        return {"value": "result1"}
+
+    workflow = create_workflow(id="w").then(create_step(id="step1", execute=work)).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    await run.start("given")
+    status = await workflow.get_workflow_run_by_id(run.run_id, fields=["status"])
+    assert (status.status, status.steps, status.result, status.input) == ("success", {}, None, None)
+    steps = await workflow.get_workflow_run_by_id(run.run_id, fields=["status", "steps"])
+    assert (steps.steps["step1"].output, steps.result) == ({"value": "result1"}, None)
+    with pytest.raises(ValueError, match="no field 'output'"):
+        await workflow.get_workflow_run_by_id(run.run_id, fields=["output"])

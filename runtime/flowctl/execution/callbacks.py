@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowctl.request_context import RequestContext
-from flowctl.schema import parse_leniently, to_json
+from flowctl.schema import own_copy, parse_leniently
 from flowctl.snapshot import RunError, RunStatus, Snapshot, StepResult
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def info_of(
         request_context=RequestContext(snapshot.request_context),
         logger=app.logger,
         app=app,
-        get_init_data=lambda: parse_leniently(workflow.schemas.input, to_json(snapshot.input)),
+        get_init_data=lambda: parse_leniently(workflow.schemas.input, own_copy(snapshot.input)),
     )
 
 
@@ -76,11 +76,11 @@ def scope_info(
         run_id=walk.run_id,
         workflow_id=scope.workflow.id,
         resource_id=walk.env.resource_id,
-        state=to_json(walk.state),
+        state=own_copy(walk.state),
         request_context=RequestContext(walk.request_context.to_json()),
         logger=walk.env.logger,
         app=walk.env.app,
-        get_init_data=lambda: parse_leniently(scope.workflow.schemas.input, to_json(scope.input)),
+        get_init_data=lambda: parse_leniently(scope.workflow.schemas.input, own_copy(scope.input)),
     )
 
 

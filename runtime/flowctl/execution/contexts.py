@@ -10,7 +10,7 @@ from flowctl.context import ContextFacts, StepContext
 from flowctl.errors import FlowctlError
 from flowctl.execution.walk import Scope, Walk
 from flowctl.request_context import RequestContext
-from flowctl.schema import own_copy, parse_leniently, to_json
+from flowctl.schema import own_copy, parse_leniently
 
 
 def condition(
@@ -25,7 +25,7 @@ def condition(
             input_data=own_copy(typed),
             resume_data=None,
             suspend_data=None,
-            state=parse_leniently(scope.workflow.schemas.state, to_json(walk.state)),
+            state=parse_leniently(scope.workflow.schemas.state, own_copy(walk.state)),
             request_context=RequestContext(walk.request_context.to_json()),
             writer=_Silent(),
             run_id=walk.run_id,
@@ -38,8 +38,8 @@ def condition(
             engine=walk.env.engine,
             idempotency_key=walk.run_id,
             app=walk.env.app,
-            init_data=lambda: parse_leniently(scope.workflow.schemas.input, to_json(scope.input)),
-            step_result=lambda id: to_json(own[id] if id in own else walk.output_of(scope, id)),
+            init_data=lambda: parse_leniently(scope.workflow.schemas.input, own_copy(scope.input)),
+            step_result=lambda id: own_copy(own[id] if id in own else walk.output_of(scope, id)),
             set_state=_refuse_state,
             may_leave=False,
         )

@@ -228,7 +228,7 @@ class _Context:
             input_data=self._input(),
             resume_data=parse(schemas.resume, resume_data, what="Invalid resume data") if resumed else None,
             suspend_data=self._suspend_data(),
-            state=parse_leniently(state_schema, to_json(walk.state)),
+            state=parse_leniently(state_schema, own_copy(walk.state)),
             request_context=self.request_context,
             writer=self.writes,
             run_id=walk.run_id,
@@ -241,8 +241,8 @@ class _Context:
             engine=walk.env.engine,
             idempotency_key=f"{walk.run_id}:{call.op}",
             app=walk.env.app,
-            init_data=lambda: parse_leniently(call.scope.workflow.schemas.input, to_json(call.scope.input)),
-            step_result=lambda id: to_json(walk.output_of(call.scope, id)),
+            init_data=lambda: parse_leniently(call.scope.workflow.schemas.input, own_copy(call.scope.input)),
+            step_result=lambda id: own_copy(walk.output_of(call.scope, id)),
             set_state=self._set_state,
             may_leave=call.step.is_async,
         )
@@ -250,7 +250,7 @@ class _Context:
     def _input(self) -> Any:
         if not self.call.parses_input:
             return own_copy(self.call.typed_input)
-        schema, payload = self.call.step.schemas.input, to_json(self.call.payload)
+        schema, payload = self.call.step.schemas.input, own_copy(self.call.payload)
         if not self._validates:
             return parse_leniently(schema, payload)
         context_schema = self.call.step.schemas.request_context

@@ -16,14 +16,28 @@ Record = tuple[str, str | None]
 """A record's key, and its JSON; None or null where it was forgotten."""
 
 
-def stored_run(row: Row, records: Sequence[Record]) -> StoredRun:
-    """A run with its records."""
+def stored_run(row: Row, records: Sequence[Record], *, whole: bool = True) -> StoredRun:
+    """A run with its records; unless `whole`, without those below a record that succeeded."""
     workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header = row
     stored = {**orjson.loads(base or "{}"), **orjson.loads(header)}
     snapshot = Snapshot.from_json({**stored, "runId": run_id, "status": status})
-    known = ((key, orjson.loads(body)) for key, body in records if body is not None)
-    snapshot.records = {key: StepResult.from_json(record) for key, record in known if record is not None}
+    snapshot.records = _read_records(records, whole=whole)
     return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot, leg)
+
+
+def _read_records(rows: Sequence[Record], *, whole: bool) -> dict[str, StepResult]:
+    """Records by key. What lies below a record comes after it."""
+    read, closed = dict[str, StepResult](), set[str]()
+    for key, body in rows:
+        if not whole and key.rpartition("/")[0] in closed:
+            closed.add(key)
+            continue
+        record = None if body is None else orjson.loads(body)
+        if record is not None:
+            read[key] = StepResult.from_json(record)
+            if record["status"] == "success":
+                closed.add(key)
+    return read
 
 
 def listed_run(row: Row, records: Sequence[Record]) -> dict[str, Any]:

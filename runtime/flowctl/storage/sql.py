@@ -213,7 +213,7 @@ class SQLStorage(ABC):
             if row is None:
                 return None
             records = db.execute(sql.READ_EARLIER_RECORDS, (row[6], *run)).fetchall()
-            return stored_run(row, records)
+            return stored_run(row, records, whole=False)
 
         return await self._transact(work, writes=False)
 
