@@ -31,17 +31,41 @@ def imports(file: Path) -> Iterator[str]:
         (RUNTIME / "execution", ("inngest", "flowctl.runners", "flowctl.server", "flowctl.engine")),
         (RUNTIME / "storage", ("inngest", "flowctl.runners", "flowctl.execution", "flowctl.server")),
         (RUNTIME / "server", ("flowctl.engine",)),
+        (
+            RUNTIME / "client",
+            (
+                *("inngest", "starlette", "flowctl.app", "flowctl.run", "flowctl.runners", "flowctl.storage"),
+                *("flowctl.execution", "flowctl.engine", "flowctl.server.app", "flowctl.server.api"),
+            ),
+        ),
+        (
+            RUNTIME / "telemetry.py",
+            (
+                "inngest",
+                "flowctl.app",
+                "flowctl.run",
+                "flowctl.execution",
+                "flowctl.storage",
+                "flowctl.server",
+            ),
+        ),
     ],
 )
 def test_a_room_knows_only_its_neighbours(room: Path, may_not_import: tuple[str, ...]) -> None:
     bridge = RUNTIME / "__main__.py"
     found = [
         f"{file.relative_to(ROOT)} imports {name}"
-        for file in room.rglob("*.py")
+        for file in ([room] if room.is_file() else room.rglob("*.py"))
         for name in imports(file)
         if file != bridge and name.startswith(may_not_import)
     ]
     assert found == []
+
+
+def test_opentelemetry_is_imported_in_one_file() -> None:
+    files = [file for folder in (RUNTIME, CLI) for file in folder.rglob("*.py")]
+    known = {f.name for f in files if any(name.startswith("opentelemetry") for name in imports(f))}
+    assert known == {"telemetry.py"}
 
 
 def test_the_engine_knows_nothing_of_workflows_nor_of_the_sdk() -> None:

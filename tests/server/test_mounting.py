@@ -24,6 +24,7 @@ from starlette.routing import Mount, Route
 from uvicorn.lifespan.on import LifespanOn
 
 from flowctl import App, ServerConfig, serve
+from flowctl.server.auth import ApiKeys
 from tests.conftest import served
 from tests.server.conftest import make_app
 
@@ -107,3 +108,40 @@ async def test_serve_alone_is_the_inngest_endpoint(methods) -> None:
         shown = await http.get("/api/inngest")
         assert (shown.status_code, shown.json()["function_count"]) == (200, 1)
     await client._http_client._http_client.aclose()
+
+
+async def test_below_other_mounts_pages_links_and_ids_lead_to_the_right_place() -> None:
+    app = make_app(server=ServerConfig(auth=ApiKeys(["k1"])))
+    web = Starlette(
+        routes=[Mount("/outer", routes=[Mount("/flow", app.asgi)])], lifespan=app.lifespan
+    )  # fmt: skip
+    async with up(web) as http:
+        assert (await http.get("/outer/flow/health")).status_code == 200
+        assert (await http.get("/outer/flow/api/workflows")).status_code == 401
+        http.headers["x-api-key"] = "k1"
+        assert 'href="docs"' in (await http.get("/outer/flow/")).text
+        docs = (await http.get("/outer/flow/docs")).text
+        assert 'data-path="api/workflows"' in docs
+        assert "<code>/outer/flow/api/workflows</code>" in docs
+        await http.post("/outer/flow/api/workflows/counter/create-run?runId=a/b")
+        run = await http.get("/outer/flow/api/workflows/counter/runs/a%2Fb")
+        assert run.json()["runId"] == "a/b"
+
+
+@pytest.mark.parametrize("root", ["", "/proxied"])
+async def test_behind_a_proxy_that_cuts_a_prefix_off_the_document_names_it(root: str) -> None:
+    app = make_app()
+    transport = httpx.ASGITransport(app.asgi, root_path=root)
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://app{root}") as http:
+        document = (await http.get("/api/openapi.json")).json()
+        assert document["servers"] == [{"url": root or "/"}]
+        assert f"<code>{root}/api/workflows</code>" in (await http.get("/docs")).text
+        assert (await http.get("/api/workflows/")).status_code == 200
+    await app.stop()
+
+
+async def test_the_life_of_a_mounted_app_is_that_of_the_application_around_it() -> None:
+    app = make_app()
+    async with up(fastapi.FastAPI(lifespan=app.lifespan)):
+        assert len(app._chores) >= 1
+    assert app._chores == []

@@ -160,6 +160,11 @@ async def restart_all(call: Call[Query, Body]) -> Response:
     return json_response({"message": "All active workflow runs restarted"})
 
 
+async def restart_all_async(call: Call[Query, Body]) -> Response:
+    """The same, under the name that other clients use."""
+    return await restart_all(call)
+
+
 async def time_travel(call: TravelCall) -> Response:
     """Run again from a step on; answers at once."""
     run = await call.run(call.query.run_id)
@@ -204,6 +209,7 @@ def operations() -> list[Operation[Any, Any]]:
         operation("POST", f"{one}/restart", restart, message),
         operation("POST", f"{one}/restart-async", restart_async, result),
         operation("POST", f"{one}/restart-all-active-workflow-runs", restart_all, message),
+        operation("POST", f"{one}/restart-all-active-workflow-runs-async", restart_all_async, message),
         operation("POST", f"{one}/time-travel", time_travel, message),
         operation("POST", f"{one}/time-travel-async", time_travel_async, result),
         operation("POST", f"{one}/time-travel-stream", time_travel_stream, event),

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from flowctl.errors import FlowctlError, ValidationError
 from flowctl.server import api, health, operations, pages
@@ -56,7 +56,7 @@ def _routes(app: App) -> list[BaseRoute]:
         *health.routes(app),
         *shown.own,
         Route(INNGEST, Endpoint(app, []), methods=["GET", "POST", "PUT"]),
-        Mount("/api", routes=[*shown.api, *operations.routes(app, table)]),
+        Mount("/api", operations.WholePaths(Router([*shown.api, *operations.routes(app, table)]))),
     ]
 
 

@@ -19,6 +19,7 @@ from flowctl.errors import ConfigurationError, FlowctlError
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
+KEYS_SECONDS = 10.0
 Authenticator = Callable[["HTTPConnection"], Any | Awaitable[Any]]
 """Answers the user (any value, later `request.user`), or None; may be async; may raise ForbiddenError."""
 
@@ -35,6 +36,13 @@ class ForbiddenError(FlowctlError):
 
     code = "FORBIDDEN"
     http_status: ClassVar[int] = 403
+
+
+class KeysUnreachableError(FlowctlError):
+    """The provider of the keys that tokens are signed with does not answer."""
+
+    code = "KEYS_UNREACHABLE"
+    http_status: ClassVar[int] = 503
 
 
 class ApiKeys:
@@ -67,6 +75,7 @@ class JwtAuth:
 
     Give `key` (a secret or a public key in PEM), or `jwks_url` where a provider publishes its keys. A token
     has to be signed by one of `algorithms`, be in its time, and be for `audience` and by `issuer` if given.
+    Published keys are kept for some minutes; one that is new is looked for when a token names it.
     """
 
     challenge = "Bearer"
@@ -86,11 +95,14 @@ class JwtAuth:
             raise ConfigurationError("JwtAuth needs a key= or a jwks_url=, and not both.")
         self._jwt = _pyjwt()
         self._key, self._algorithms = key, list(algorithms)
-        self._jwks = self._jwt.PyJWKClient(jwks_url, timeout=10) if jwks_url else None
+        self._jwks = self._jwt.PyJWKClient(jwks_url, timeout=KEYS_SECONDS) if jwks_url else None
         self._audience, self._issuer, self._leeway = audience, issuer, leeway
 
     async def __call__(self, request: HTTPConnection) -> dict[str, Any] | None:
-        """The claims of the token that came with a request. Raises UnauthenticatedError."""
+        """The claims of the token that came with a request.
+
+        Raises UnauthenticatedError, and KeysUnreachableError when the provider of the keys does not answer.
+        """
         token = bearer_token(request)
         return await anyio.to_thread.run_sync(self._verified, token) if token else None
 
@@ -106,6 +118,8 @@ class JwtAuth:
                 leeway=self._leeway,
                 options={"require": ["exp"]},
             )
+        except self._jwt.PyJWKClientConnectionError as err:
+            raise KeysUnreachableError("The keys that tokens are signed with cannot be fetched now.") from err
         except self._jwt.PyJWTError as err:
             raise UnauthenticatedError(f"The token is not valid: {err}.") from err
 

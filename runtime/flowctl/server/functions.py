@@ -41,10 +41,10 @@ async def list_functions(call: Call[Query, Body]) -> Response:
 async def invoke(call: Call[Query, models.InvokeFunction]) -> Response:
     """Have the engine run one function, of a workflow or a custom one, with this data."""
     client, id = _client(call), call.named("functionId")
-    known = sorted(function.local_id for function in call.app.inngest_functions())
+    known = {function.local_id: function for function in call.app.inngest_functions()}
     if id not in known:
-        raise FunctionNotFoundError(f"No function {id!r}. There is: {', '.join(known) or 'none'}.")
-    return json_response({"id": await _invoked(client, id, call.body.data)})
+        raise FunctionNotFoundError(f"No function {id!r}. There is: {', '.join(sorted(known)) or 'none'}.")
+    return json_response({"id": await _invoked(client, known[id], call.body.data)})
 
 
 async def send(call: Call[Query, models.SendEvent]) -> Response:
@@ -82,13 +82,13 @@ def _client(call: Call[Any, Any]) -> inngest.Inngest:
     return client
 
 
-async def _invoked(client: inngest.Inngest, function_id: str, data: Mapping[str, Any]) -> str:
+async def _invoked(client: inngest.Inngest, function: inngest.Function[Any], data: Mapping[str, Any]) -> str:
     """The run's id from Inngest Cloud or a self-hosted server, the event's from a dev server."""
-    app, function = quote(client.app_id, safe=""), quote(function_id, safe="")
     if client.is_production:
-        path, headers = f"/v2/apps/{app}/functions/{function}/invoke", _bearer(client)
+        app, id = quote(client.app_id, safe=""), quote(function.local_id, safe="")
+        path, headers = f"/v2/apps/{app}/functions/{id}/invoke", _bearer(client)
     else:
-        path, headers = f"/invoke/{app}-{function}", {}
+        path, headers = f"/invoke/{quote(function.id, safe='')}", {}
     url = client.api_origin.rstrip("/") + path
     async with httpx.AsyncClient(timeout=ENGINE_SECONDS) as http:
         try:

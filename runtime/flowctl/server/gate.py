@@ -11,11 +11,10 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +26,7 @@ from flowctl.server.operations import json_response
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 INNGEST = "/api/inngest"
+OPEN = frozenset({INNGEST, "/health", "/health/live", "/health/ready"})
 _ID = re.compile(r"[\w.:/+=-]{1,128}")
 
 
@@ -83,7 +83,7 @@ class Boundary:
         except Exception:
             if has_begun() or scope["type"] != "http":
                 raise
-            logs.requests.exception("%s %s failed", scope["method"], scope["path"])
+            logs.requests.exception("%s %s failed", scope["method"], quote(scope["path"]))
             body = {"error": "Internal server error", "code": "INTERNAL", "requestId": logs.request_id.get()}
             await json_response(body, 500)(scope, receive, send)
 
@@ -91,9 +91,9 @@ class Boundary:
 def _log(scope: Scope, status: int, seconds: float) -> None:
     if is_development() or route_path(scope).startswith("/health"):
         return  # the development server logs requests itself
-    took = round(seconds * 1000, 1)
-    fields = {"method": scope["method"], "path": scope["path"], "status": status, "ms": took}
-    logs.requests.info("%s %s %d", scope["method"], scope["path"], status, extra=fields)
+    path, took = quote(scope["path"]), round(seconds * 1000, 1)  # quoted: a line stays one line
+    fields = {"method": scope["method"], "path": path, "status": status, "ms": took}
+    logs.requests.info("%s %s %d", scope["method"], path, status, extra=fields)
 
 
 class LocalOnly:
@@ -116,8 +116,8 @@ class LocalOnly:
 
 def _foreign(request: HTTPConnection, origins: Sequence[str]) -> str | None:
     allowed = LOOPBACK | {os.environ.get("FLOWCTL_HOST", "127.0.0.1")}
-    host = urlsplit(f"//{request.headers.get('host', 'localhost')}").hostname or ""
-    if host not in allowed:
+    host = request.headers.get("host", "localhost")
+    if _host_of(f"//{host}") not in allowed:
         return f"The host {host!r}"
     origin = request.headers.get("origin")
     reads = request.scope.get("method", "WEBSOCKET") in SAFE
@@ -126,9 +126,9 @@ def _foreign(request: HTTPConnection, origins: Sequence[str]) -> str | None:
     return f"The origin {origin!r}"
 
 
-def _host_of(origin: str) -> str | None:
+def _host_of(url: str) -> str | None:
     try:
-        return urlsplit(origin).hostname
+        return urlsplit(url).hostname
     except ValueError:
         return None
 
@@ -159,8 +159,7 @@ class Authenticated:
         raise UnauthenticatedError("Say who you are: send a key or token as `Authorization: Bearer …`.")
 
     def _is_open(self, scope: Scope) -> bool:
-        path = route_path(scope)
-        return path in {INNGEST, "/health"} or path.startswith("/health/") or scope.get("method") == "OPTIONS"
+        return route_path(scope) in OPEN or scope.get("method") == "OPTIONS"
 
     def _challenge(self) -> str:
         return ", ".join({getattr(known, "challenge", "Bearer"): None for known in self.authenticators})
@@ -175,6 +174,13 @@ def _refuse_forged(request: HTTPConnection) -> None:
         raise ForbiddenError(f"The origin {origin!r} may not use a password that the browser keeps.")
 
 
+class BodyTooLargeError(FlowctlError):
+    """More was sent than the server takes."""
+
+    code = "BODY_TOO_LARGE"
+    http_status: ClassVar[int] = 413
+
+
 class BodyLimit:
     """Refuses bodies that are too large with 413; `/api/inngest` has a limit of its own."""
 
@@ -186,12 +192,10 @@ class BodyLimit:
         if scope["type"] != "http" or route_path(scope) == INNGEST:
             await self.app(scope, receive, send)
             return
-        too_large = HTTPException(413, f"The body is larger than {self.limit} bytes.")
+        too_large = BodyTooLargeError(f"The body is larger than {self.limit} bytes.")
         declared = HTTPConnection(scope).headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self.limit:
-            await json_response({"error": too_large.detail, "code": "BODY_TOO_LARGE"}, 413)(
-                scope, receive, send
-            )
+            await refuse(too_large, scope, receive, send)
             return
         seen = 0
 

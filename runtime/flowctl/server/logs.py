@@ -32,6 +32,16 @@ def configure(kind: Literal["text", "json"]) -> None:
         root.setLevel(logging.INFO)
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    _take_over_uvicorn()
+
+
+def _take_over_uvicorn() -> None:
+    """Its messages come as ours; of requests there is one line, and that is ours."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.getLogger("uvicorn.access").disabled = True
 
 
 class JsonLines(logging.Formatter):

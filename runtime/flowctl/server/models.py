@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from flowctl.snapshot import RunStatus, StepStatus
 
@@ -25,7 +26,10 @@ RunField = Literal["result", "error", "payload", "steps", "activeStepsPath", "se
 
 
 def _moment(text: object) -> object:
-    moment = datetime.fromisoformat(text.upper()) if isinstance(text, str) else text
+    try:
+        moment = datetime.fromisoformat(text.upper()) if isinstance(text, str) else text
+    except ValueError:
+        raise PydanticCustomError("moment", "Input should be an ISO 8601 date or time") from None
     return moment.replace(tzinfo=moment.tzinfo or UTC) if isinstance(moment, datetime) else moment
 
 
@@ -41,6 +45,11 @@ class Model(BaseModel):
     """camelCase on the wire, snake_case in Python."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+def _example(**data: Any) -> ConfigDict:
+    """What a body or an answer looks like, for the document."""
+    return ConfigDict(json_schema_extra={"examples": [data]})
 
 
 class Query(Model):
@@ -106,11 +115,15 @@ class Body(Model):
 class CreateRun(Body):
     """What a run may be created with."""
 
+    model_config = _example(resourceId="customer-7")
+
     resource_id: Name | None = None
 
 
 class StartRun(Body):
     """What a run is started with."""
+
+    model_config = _example(inputData={"value": 5})
 
     input_data: Json = None
     initial_state: Mapping[str, Any] | None = None
@@ -122,6 +135,8 @@ class StartRun(Body):
 
 class ResumeRun(Body):
     """How a suspended run goes on."""
+
+    model_config = _example(step="approve", resumeData={"approved": True})
 
     step: str | Sequence[str] | None = Field(
         default=None, description="A step id, a dotted id, or a list of ids."
@@ -136,11 +151,15 @@ class ResumeRun(Body):
 class Restart(Body):
     """What is different for an interrupted run."""
 
+    model_config = _example(requestContext={"user": "ada"})
+
     request_context: Mapping[str, Any] | None = Field(default=None, description=OVER_STORED)
 
 
 class TimeTravel(Body):
     """Where a run goes back to, and what is different there."""
+
+    model_config = _example(step="publish", inputData={"text": "Hello"})
 
     step: str | Sequence[str] = Field(description="A step id, a dotted id, or a list of ids.")
     input_data: Json = None
@@ -157,6 +176,8 @@ class TimeTravel(Body):
 class SendEvent(Body):
     """An event for the Inngest engine of the app."""
 
+    model_config = _example(name="order/placed", data={"order": 7})
+
     name: Name
     data: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     id: Name | None = Field(default=None, description="An event with an id counts once.")
@@ -164,6 +185,8 @@ class SendEvent(Body):
 
 class InvokeFunction(Body):
     """What a function is invoked with."""
+
+    model_config = _example(data={"inputData": {"value": 5}})
 
     data: Mapping[str, Any] = Field(
         default_factory=dict[str, Any], description='A workflow takes `{"inputData": …}`.'
@@ -189,11 +212,15 @@ class Problem(Model):
 class Message(Model):
     """That it was done."""
 
+    model_config = _example(message="Workflow run started")
+
     message: str
 
 
 class RunCreated(Model):
     """The run's id."""
+
+    model_config = _example(runId="0b9c5d9e-1d1e-4a53-9a34-0d6f6f1f3a55")
 
     run_id: str
 
@@ -344,6 +371,18 @@ class RunDetail(Model):
 
 class RunResult(Model):
     """Where a run stands after a call; `steps` has the workflow's input under `input`."""
+
+    model_config = _example(
+        status="success",
+        runId="0b9c5d9e-1d1e-4a53-9a34-0d6f6f1f3a55",
+        input={"value": 9},
+        steps={
+            "input": {"value": 9},
+            "increment": {"status": "success", "payload": {"value": 9}, "output": {"value": 10}},
+        },
+        stepExecutionPath=["increment"],
+        result={"value": 10},
+    )
 
     status: RunStatus
     run_id: str

@@ -23,6 +23,21 @@ JSON = "application/json"
 REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"{(\w+)}")
 
+_IDS = {"workflowId": "increment-workflow", "runId": "run-7", "functionId": "workflow.increment-workflow"}
+_CODES = {
+    400: "INVALID_DATA",
+    401: "UNAUTHENTICATED",
+    403: "FORBIDDEN",
+    404: "RUN_NOT_FOUND",
+    408: "REQUEST_TIMEOUT",
+    409: "NOT_SUSPENDED",
+    413: "BODY_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    500: "INTERNAL",
+    503: "STORAGE_ERROR",
+    504: "RUN_TAKES_LONGER",
+}
+"""Of each status, the code that is met most."""
 _REASONS = {
     400: "A parameter or the body does not fit: `issues` says where.",
     401: "The request does not say who it is from.",
@@ -98,7 +113,10 @@ def _id(op: Operation[Any, Any]) -> str:
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1}
-    return [{"name": n, "in": "path", "required": True, "schema": text} for n in _PARAMETER.findall(path)]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": text, "example": _IDS[name]}
+        for name in _PARAMETER.findall(path)
+    ]
 
 
 def _query_parameters(op: Operation[Any, Any]) -> list[dict[str, Any]]:
@@ -157,7 +175,10 @@ def _refusals(op: Operation[Any, Any]) -> list[int]:
 
 def _problem(status: int) -> dict[str, Any]:
     schema = {"$ref": REF.format(model="Problem")}
-    return {"description": _REASONS[status], "content": {JSON: {"schema": schema}}}
+    example: dict[str, Any] = {"error": _REASONS[status], "code": _CODES[status]}
+    if status == 400:
+        example["issues"] = [{"field": "value", "message": "Input should be a valid integer"}]
+    return {"description": _REASONS[status], "content": {JSON: {"schema": schema, "example": example}}}
 
 
 def _health_paths() -> dict[str, Any]:
@@ -169,6 +190,7 @@ def _health_paths() -> dict[str, Any]:
 
     return {
         "/health": answered("Whether the process answers.", "health", "Health"),
+        "/health/live": answered("Whether the process answers: the same.", "live", "Health"),
         "/health/ready": answered(
             "Whether storage and engine can be reached.", "ready", "Readiness", **{"503": "No."}
         ),

@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hints
+from urllib.parse import unquote
 
 import pydantic
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flowctl.errors import Issue, RunNotFoundError, ValidationError
 from flowctl.schema import issues_of
@@ -33,7 +36,11 @@ B = TypeVar("B", bound=Body)
 
 READ_SECONDS = 30.0
 JSON_TYPES = ("application/json", "+json")
-_LONG_NUMBER = re.compile(rb"\d{19}")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SLASH = "\x1f"
+"""What stands for a slash within a part of the path, which no id may have."""
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_UNUSUAL_NUMBER = re.compile(rb"\d{19}|[eE]\+?\d{3}")
 
 
 def json_response(body: Any, status: int = 200) -> Response:
@@ -52,7 +59,7 @@ class Call(Generic[Q, B]):
 
     def named(self, parameter: str) -> str:
         """A part of the path."""
-        return str(self.request.path_params[parameter])
+        return str(self.request.path_params[parameter]).replace(SLASH, "/")
 
     @property
     def workflow(self) -> Workflow[Any, Any]:
@@ -100,6 +107,20 @@ class Operation(Generic[Q, B]):
         return await self.handler(Call(app, request, query, body))
 
 
+class WholePaths:
+    """Lets ids have slashes (`%2F` in the URL), and takes paths with a slash at the end as those without."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on under the path that it means."""
+        path, raw = scope["path"], (scope.get("raw_path") or b"").decode("latin-1")
+        if _ENCODED_SLASH.search(raw) and unquote(raw) == path:
+            path = unquote(_ENCODED_SLASH.sub(SLASH, raw))
+        await self.app({**scope, "path": path.rstrip("/")}, receive, send)
+
+
 def routes(app: App, table: Sequence[Operation[Any, Any]]) -> list[BaseRoute]:
     """A route for each path, so that a 405 can name all methods that there are."""
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
@@ -133,31 +154,49 @@ async def read_body(request: Request, model: type[B]) -> B:
             raw = await request.body()
     except TimeoutError as err:
         raise HTTPException(408, f"The body did not come within {READ_SECONDS:.0f} seconds.") from err
+    if raw:
+        _refuse_other_types(request)
+    given = _json(raw.removeprefix(BYTE_ORDER_MARK) or b"{}")
+    if _UNUSUAL_NUMBER.search(raw):
+        _refuse_unkept_numbers(given, "")
+    return parsed(model, given, "Invalid request body")
+
+
+def _refuse_other_types(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if raw and not kind.endswith(JSON_TYPES):
+    if not kind.endswith(JSON_TYPES):
         raise HTTPException(415, f"The body is {kind or 'of no type'}: send content-type: application/json.")
-    body = parsed(model, raw or b"{}", "Invalid request body")
-    if _LONG_NUMBER.search(raw):
-        _refuse_long_integers(json.loads(raw), "")
-    return body
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise HTTPException(415, f"The body is {encoding}-encoded: send it as it is.")
 
 
-def _refuse_long_integers(value: Any, path: str) -> None:
-    """Records keep integers of 64 bits; raises ValidationError that names the first one that has more."""
+def _json(raw: bytes) -> Any:
+    """As JSON says: without NaN and infinity, which records cannot keep."""
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as err:
+        raise ValidationError("Invalid request body", [Issue("", f"Invalid JSON: {err}")]) from err
+
+
+def _refuse_unkept_numbers(value: Any, path: str) -> None:
+    """Records keep integers of 64 bits, and floats; raises ValidationError that names another number."""
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         raise ValidationError("Invalid request body", [Issue(path, "Integer should have at most 64 bits")])
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValidationError("Invalid request body", [Issue(path, "Number should be smaller than 1.8e308")])
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
-            _refuse_long_integers(item, f"{path}.{key}" if path else str(key))
+            _refuse_unkept_numbers(item, f"{path}.{key}" if path else str(key))
 
 
 M = TypeVar("M", bound=Model)
 
 
-def parsed(model: type[M], given: dict[str, Any] | bytes, what: str) -> M:
+def parsed(model: type[M], given: Any, what: str) -> M:
     """The model of what was sent; raises ValidationError that names the fields as the wire does."""
     try:
-        return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
+        return model.model_validate(given)
     except pydantic.ValidationError as err:
         raise ValidationError(what, issues_of(err)) from err

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -61,7 +62,7 @@ def described(app: App, table: Sequence[Operation[Any, Any]], request: Request) 
 
 def _home(app: App) -> str:
     workflows = "".join(
-        f'<li><a href="api/workflows/{html.escape(id)}">{html.escape(id)}</a> '
+        f'<li><a href="api/workflows/{quote(id, safe="")}">{html.escape(id)}</a> '
         f"{html.escape(workflow.description or '')}</li>"
         for id, workflow in app.workflows.items()
     )
@@ -75,26 +76,28 @@ def _home(app: App) -> str:
 def _reference(document: dict[str, Any]) -> str:
     server = document["servers"][0]["url"].rstrip("/")
     rows = "".join(
-        _operation(f"{server}{path}", method, shown, document["components"]["schemas"])
+        _operation(server, path, method, shown, document["components"]["schemas"])
         for path, methods in document["paths"].items()
         for method, shown in methods.items()
     )
     return (
         f"<h1>API</h1><p>flowctl {html.escape(document['info']['version'])} · "
-        f'<a href="{server}/api/openapi.json">openapi.json</a></p>'
+        '<a href="api/openapi.json">openapi.json</a></p>'
         '<p><label>Key or token <input id="key" type="password" autocomplete="off"></label></p>' + rows
     )
 
 
-def _operation(path: str, method: str, shown: dict[str, Any], schemas: dict[str, Any]) -> str:
+def _operation(server: str, path: str, method: str, shown: dict[str, Any], schemas: dict[str, Any]) -> str:
+    own = path.removeprefix("/")  # relative to the page: right behind any proxy
     inputs = "".join(_input(parameter) for parameter in shown.get("parameters", ()))
     body = ""
     if "requestBody" in shown:
         schema = shown["requestBody"]["content"]["application/json"]["schema"]
         name = str(schema.get("$ref", "")).rpartition("/")[2]
         fields = json.dumps(schemas.get(name, schema), indent=2, ensure_ascii=False)
+        example = json.dumps(schemas.get(name, {}).get("examples", [{}])[0], ensure_ascii=False)
         body = (
-            '<label>Body<textarea name="body" rows="4">{}</textarea></label>'
+            f'<label>Body<textarea name="body" rows="4">{html.escape(example)}</textarea></label>'
             f"<details><summary>{html.escape(name)}</summary><pre>{html.escape(fields)}</pre></details>"
         )
     answers = "".join(
@@ -103,8 +106,8 @@ def _operation(path: str, method: str, shown: dict[str, Any], schemas: dict[str,
     )
     return (
         f'<details class="op"><summary><b class="{method}">{method.upper()}</b> '
-        f"<code>{html.escape(path)}</code> {html.escape(shown['summary'])}</summary>"
-        f'<form data-method="{method.upper()}" data-path="{html.escape(path)}">{inputs}{body}'
+        f"<code>{html.escape(server + path)}</code> {html.escape(shown['summary'])}</summary>"
+        f'<form data-method="{method.upper()}" data-path="{html.escape(own)}">{inputs}{body}'
         f"<button>Send</button><pre hidden></pre></form><ul>{answers}</ul></details>"
     )
 
