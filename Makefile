@@ -42,8 +42,8 @@ soak-load: $(STAMP)  ## 1,000 runs side by side, then 100,000 queued: the engine
 	$(BIN)/python tests/engine/soak_load.py --queued 100000 --parallel 1000
 
 .PHONY: fuzz
-fuzz: $(STAMP)  ## the long form of the API's fuzzing
-	FLOWCTL_LONG_FUZZ=1 $(BIN)/python -m pytest -q tests/server/test_openapi.py
+fuzz: $(STAMP)  ## the long form of the API's fuzzing, with its summary
+	FLOWCTL_LONG_FUZZ=1 $(BIN)/python -m pytest -q -s tests/server/test_openapi.py
 
 soak-long-runs: $(STAMP)  ## runs of 10,000 steps on Inngest: each step costs at the end what it did at first
 	$(BIN)/python tests/bench/long_runs.py

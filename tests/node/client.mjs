@@ -36,6 +36,13 @@ seen.travelled = (await asked.timeTravelAsync({
 seen.travel = await types(await asked.timeTravelStream({
   step: "ask", inputData: { value: 7 }, resumeData: { add: 1 } }));
 
+const later = await talk.createRun();
+await later.startAsync({ inputData: { value: 1 } });
+seen.noWait = (await later.resumeNoWait({ step: "ask", resumeData: { add: 2 } })).runId === later.runId;
+seen.followed = (await types(await later.observe())).at(-1);
+seen.context = (await later.timeTravelAsync({ step: "ask", inputData: { value: 1 }, resumeData: { add: 1 },
+  requestContext: { user: "ada" }, context: {}, nestedStepsContext: {} })).status;
+
 const slow = await client.getWorkflow("slow").createRun();
 await slow.start({ inputData: { value: 1 } });
 await slow.cancel();

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flowctl import App, SQLiteStorage, create_step, create_workflow
+from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
 from flowctl.client import Client, ServerUnreachableError, SyncClient
 from flowctl.errors import NotFoundError, NotSuspendedError, ValidationError
 from tests.server.conftest import Counter, increment, make_app
@@ -72,6 +72,26 @@ async def test_a_suspended_run_goes_on_and_travels_back(client) -> None:
         "talk", asked.run_id, "ask", input_data={"value": 7}, resume_data={"add": 1}
     )
     assert again.result == {"value": 8}
+
+
+async def greet(ctx: StepContext) -> dict[str, object]:
+    return {**ctx.request_context, "input": ctx.input_data}
+
+
+async def test_a_travel_brings_a_request_context_and_records_of_nested_workflows(serve_app) -> None:
+    inner = create_workflow(id="inner").then(create_step(id="first", execute=greet))
+    inner.then(create_step(id="second", execute=greet)).commit()
+    outer = create_workflow(id="outer").then(inner).commit()
+    async with Client(await serve_app(App(workflows=[outer], storage=SQLiteStorage(":memory:")))) as client:
+        begun = await client.start("outer", 1, request_context={"user": "ada", "tone": "kind"})
+        travelled = await client.time_travel(
+            "outer",
+            begun.run_id,
+            "inner.second",
+            nested_steps_context={"inner": {"first": {"status": "success", "output": 5}}},
+            request_context={"user": "bob"},
+        )
+    assert travelled.result == {"user": "bob", "tone": "kind", "input": 5}
 
 
 async def test_a_run_begun_without_waiting_is_canceled(client) -> None:

@@ -66,6 +66,8 @@ async def test_a_fuzzer_finds_no_mistake_and_no_answer_that_is_not_described(ser
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     output, _ = await asyncio.wait_for(fuzzer.communicate(), 600 if LONG else 100)
+    if LONG:
+        print(output.decode())
     assert fuzzer.returncode == 0, output.decode()
 
 
