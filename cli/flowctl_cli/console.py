@@ -93,11 +93,20 @@ def shown(value: Any) -> None:
     console.print_json(data=value, ensure_ascii=False)
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads stdout any more, as after `| head -1`."""
+
+
 def text(lines: str) -> None:
-    """Plain output, alone on stdout."""
+    """Plain output, alone on stdout; raises ReaderGoneError."""
     stdout = _stdout()
-    stdout.write(f"{lines}\n")
-    stdout.flush()
+    try:
+        stdout.write(f"{lines}\n")
+        stdout.flush()
+    except BrokenPipeError as err:
+        # What is left in the buffer goes nowhere, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        raise ReaderGoneError from err
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

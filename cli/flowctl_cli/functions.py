@@ -17,7 +17,7 @@ from flowctl_cli.project import Project
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_ENGINE = "http://127.0.0.1:8288"
+DEFAULT_PORT = 8288
 ANSWER_SECONDS = 10.0
 FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 1.0
 
@@ -32,9 +32,16 @@ class FunctionRun:
 
 
 def engine_of(project: Project, given: str | None = None) -> str:
-    """The engine's URL: the one that is given, the dev server's, `INNGEST_DEV`, else the default one."""
-    named = given or running(project).get("engine") or os.environ.get("INNGEST_DEV", "")
-    return named.rstrip("/") if named.startswith("http") else DEFAULT_ENGINE
+    """The engine's URL: what is given, the dev server's, what the environment or the project names."""
+    said = [
+        given,
+        running(project).get("engine"),
+        os.environ.get("INNGEST_DEV"),
+        os.environ.get("FLOWCTL_ENGINE"),
+        project.settings.get("engine"),
+    ]
+    urls = [str(url).rstrip("/") for url in said if url and str(url).startswith("http")]
+    return urls[0] if urls else f"http://127.0.0.1:{project.settings.get('engine-port', DEFAULT_PORT)}"
 
 
 @contextlib.asynccontextmanager

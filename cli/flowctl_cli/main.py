@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flowctl_cli.console import say_prose
+from flowctl_cli.console import ReaderGoneError, say_prose, text
 
 if TYPE_CHECKING:
     import typer
@@ -56,6 +55,15 @@ USAGE = 2
 
 def run(argv: Sequence[str]) -> int:
     """Run one command; answers its exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ReaderGoneError:
+        return 0
+
+
+def _run(argv: Sequence[str]) -> int:
     if not argv or argv[0] in HELP:
         return _help(argv)
     name, arguments = argv[0], list(argv[1:])
@@ -66,20 +74,14 @@ def run(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         say_prose(_unknown(name))
         return USAGE
-    try:
-        return _run_command(name, arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    return _run_command(name, arguments)
 
 
 def _help(argv: Sequence[str]) -> int:
     """All commands, or the one that is named after `help`."""
     if len(argv) > 1 and argv[1] in COMMANDS:
         return run([argv[1], "--help"])
-    sys.stdout.write(help_text())
+    text(help_text().rstrip())
     return 0 if argv else USAGE
 
 

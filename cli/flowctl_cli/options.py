@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Never
 
 import typer
 
 from flowctl.errors import ConfigurationError
+
+AROUND = 30
 
 Dir = Annotated[Path | None, typer.Option("--dir", help="The project's folder (default: this one).")]
 AppName = Annotated[
@@ -39,21 +41,45 @@ def given(value: str | None, option: str = "--data") -> Any:
     if value is None:
         return None
     text = _read(value, option)
+    if not text.strip():
+        raise ConfigurationError(f"{option} is empty: give it JSON, for example '{{\"key\": 1}}'.")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as err:
-        raise ConfigurationError(f"{option} is no valid JSON: {err}.{_quoting(text)}") from err
+        reason = f"{option} is no valid JSON: {err.msg}, at line {err.lineno}, column {err.colno}."
+        raise ConfigurationError(f"{reason}{_quoting(text)}{_place(err)}") from err
+    except ValueError as err:
+        raise ConfigurationError(f"{option} is no valid JSON: {err}") from err
+    except RecursionError as err:
+        raise ConfigurationError(f"{option} is nested too deeply.") from err
 
 
 def _read(value: str, option: str) -> str:
-    if value == "-":
-        return sys.stdin.read()
-    if not value.startswith("@"):
+    """The text that is meant; UTF-8, with or without the mark that Windows puts before it."""
+    if value != "-" and not value.startswith("@"):
         return value
+    name = "stdin" if value == "-" else value[1:]
     try:
-        return Path(value[1:]).read_text()
+        raw = sys.stdin.buffer.read() if value == "-" else Path(name).expanduser().read_bytes()
+        return raw.decode("utf-8-sig")
     except OSError as err:
-        raise ConfigurationError(f"{option}: cannot read {value[1:]!r}: {err.strerror}.") from err
+        raise ConfigurationError(f"{option}: cannot read {name!r}: {err.strerror}.") from err
+    except UnicodeDecodeError as err:
+        raise ConfigurationError(f"{option}: {name} is no UTF-8 text, at byte {err.start}.") from err
+
+
+def _no_constant(name: str) -> Never:
+    raise ValueError(f"it has no {name}; use null, or a string.")
+
+
+def _place(err: json.JSONDecodeError) -> str:
+    """The line in which the mistake is, with a mark below it; of a long one, what is around."""
+    lines = err.doc.splitlines()
+    if err.lineno > len(lines):
+        return ""
+    begin = max(0, err.colno - 1 - AROUND)
+    shown = lines[err.lineno - 1].replace("\t", " ")[begin : err.colno - 1 + AROUND]
+    return f"\n  {shown}\n  {' ' * (err.colno - 1 - begin)}^"
 
 
 def _quoting(value: str) -> str:
