@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -67,12 +68,17 @@ def find_project(directory: Path | None = None) -> Project:
     for folder in [start, *start.parents]:
         file = folder / "pyproject.toml"
         if file.is_file():
-            try:
-                settings = tomllib.loads(file.read_text()).get("tool", {}).get("flowctl", {})
-            except tomllib.TOMLDecodeError as err:
-                raise ProjectError(f"{file} is no valid TOML: {err}.") from err
-            return Project(folder, checked(settings, file))
+            return Project(folder, checked(_settings(file), file))
     return Project(start, {})
+
+
+def _settings(file: Path) -> Any:
+    """What `[tool.flowctl]` says in a pyproject.toml."""
+    try:
+        tools = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ProjectError(f"{file} is no valid TOML: {err}.") from err
+    return tools.get("flowctl", {}) if isinstance(tools, dict) else {}
 
 
 def load_environment(project: Project, extra: Path | None = None) -> list[Path]:
@@ -100,9 +106,9 @@ def load_app(project: Project, given: str | None = None) -> LoadedApp:
         if path.is_dir() and str(path) not in sys.path:
             sys.path.insert(0, str(path))
     if given:
-        return _named(given, "--app")
+        return _named(project.root, given, "--app")
     if configured := project.settings.get("app"):
-        return _named(str(configured), "[tool.flowctl] in pyproject.toml")
+        return _named(project.root, str(configured), "[tool.flowctl] in pyproject.toml")
     for name in _root_modules(project.root):
         if found := _app_of(project, name):
             return found
@@ -121,13 +127,18 @@ def _root_modules(root: Path) -> list[str]:
 
 
 def _package_modules(root: Path) -> list[str]:
+    """Those of packages; when there is none, those of folders without an `__init__.py`."""
     files = [file for base in (root, root / "src") for file in sorted(base.glob("*/app.py"))]
-    return [f"{file.parent.name}.app" for file in files if (file.parent / "__init__.py").is_file()]
+    folders = [
+        file.parent for file in files if file.parent.name.isidentifier() and file.parent.name != "tests"
+    ]
+    packages = [folder for folder in folders if (folder / "__init__.py").is_file()]
+    return [f"{folder.name}.app" for folder in packages or folders]
 
 
 def _app_of(project: Project, name: str) -> LoadedApp | None:
     """The app that a module defines, and the file in which it was found."""
-    module = _imported(name)
+    module = _imported(project.root, name)
     found = _app_in(module)
     if found is None:
         return None
@@ -136,16 +147,24 @@ def _app_of(project: Project, name: str) -> LoadedApp | None:
     return LoadedApp(found[1], f"{name}:{found[0]}", str(shown))
 
 
-def _named(name: str, where: str) -> LoadedApp:
+def _named(root: Path, name: str, where: str) -> LoadedApp:
     module_name, _, attribute = name.partition(":")
-    module = _imported(module_name)
-    value = getattr(module, attribute or "app", None)
+    attribute = attribute or "app"
+    if module_name.endswith(".py") or "/" in module_name:
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ProjectError(f"{name!r} (from {where}) names a file: write its module, {dotted}:{attribute}.")
+    module = _imported(root, module_name)
+    value = getattr(module, attribute, None)
     from flowctl import App  # noqa: PLC0415 - loads the library only with an app
 
-    if not isinstance(value, App):
-        kind = "nothing" if value is None else type(value).__name__
-        raise ProjectError(f"{name!r} (from {where}) is {kind}, not a flowctl App.")
-    return LoadedApp(value, f"{module_name}:{attribute or 'app'}", where)
+    if isinstance(value, App):
+        return LoadedApp(value, f"{module_name}:{attribute}", where)
+    if value is not None:
+        kind = type(value).__name__
+        raise ProjectError(f"{name!r} (from {where}) is a {kind}, not a flowctl App.")
+    near = difflib.get_close_matches(attribute, vars(module), n=1)
+    hint = f" Did you mean {f'{module_name}:{near[0]}'!r}?" if near else ""
+    raise ProjectError(f"{module_name} has no {attribute!r}: {name!r} (from {where}) is no app.{hint}")
 
 
 def _assembled(project: Project) -> LoadedApp:
@@ -160,7 +179,7 @@ def _assembled(project: Project) -> LoadedApp:
         for file in sorted(folder.rglob("*.py")):
             base = project.root / "src" if (project.root / "src") in file.parents else project.root
             module = _imported(
-                ".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+                project.root, ".".join(file.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
             )
             found |= {id(v): v for v in vars(module).values() if isinstance(v, Workflow | inngest.Function)}
     if not found:
@@ -207,13 +226,26 @@ def _app_in(module: ModuleType) -> tuple[str, Any] | None:
     return next(iter(apps.items()), None)
 
 
-def _imported(name: str) -> ModuleType:
+def _imported(root: Path, name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except (Exception, SystemExit) as err:
         if isinstance(err, ModuleNotFoundError) and f"{name}.".startswith(f"{err.name}."):
             raise ProjectError(f"There is no module {name!r}: check the name of the app.") from err
         raise AppImportError(user_traceback(err)) from err
+    _check_origin(root, module)
+    return module
+
+
+def _check_origin(root: Path, module: ModuleType) -> None:
+    """Refuse a module of Python's or a library's own when the project has one of that name."""
+    file = Path(module.__file__ or root).resolve()
+    if file.is_relative_to(root.resolve()):
+        return
+    for path in (base.joinpath(*module.__name__.split(".")) for base in (root / "src", root)):
+        hidden = next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+        if hidden is not None:
+            raise ProjectError(f"{hidden} has the name of another module, {file}: give it another name.")
 
 
 def user_traceback(err: BaseException) -> str:

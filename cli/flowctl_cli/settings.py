@@ -27,8 +27,10 @@ KEYS: Mapping[str, type] = {
 KINDS = {str: "a string", int: "an integer", bool: "true or false"}
 
 
-def checked(settings: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+def checked(settings: Any, file: Path) -> Mapping[str, Any]:
     """The settings as they are; raises ConfigurationError for a key or a type that means nothing."""
+    if not isinstance(settings, Mapping):
+        raise ConfigurationError(f"tool.flowctl in {file} is no table: write [tool.flowctl] above its keys.")
     for key, value in settings.items():
         if key not in KEYS:
             near = difflib.get_close_matches(key.replace("_", "-"), KEYS, n=1)

@@ -127,16 +127,13 @@ def test_a_suspended_or_paused_run_is_5(orders: Path, more: tuple[str, ...]) -> 
     "line", ["invoke endless --local", "invoke order --local --data -", "engine --port 0 --no-poll"]
 )
 def test_ctrl_c_in_a_wait_is_130_or_the_end_of_a_server(orders: Path, line: str) -> None:
-    process = subprocess.Popen(
-        [*FLOWCTL, *line.split()],
-        cwd=orders,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    _until_it_waits(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=SECONDS)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [*FLOWCTL, *line.split()], cwd=orders, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        _until_it_waits(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == (0 if line.startswith("engine") else 130), errors
     assert b"Traceback" not in errors
 
