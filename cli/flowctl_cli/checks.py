@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -114,7 +114,7 @@ def check_env(project: Project, env_file: Path | None) -> Finding:
             "git rm --cached .env; add it to .gitignore; change the secrets in it.",
         )
     try:
-        load_environment(project, env_file)
+        read = load_environment(project, env_file)
     except FlowctlError as err:
         return Finding("env", "problem", str(err), "Name a file that is there, or leave --env-file out.")
     key = os.environ.get("INNGEST_SIGNING_KEY", "")
@@ -126,8 +126,7 @@ def check_env(project: Project, env_file: Path | None) -> Finding:
         return Finding(
             "env", "warning", f"{EXAMPLE_ENV} names {', '.join(missing)}: not set", "Set them in .env."
         )
-    files = [name for name in (".env.local", ".env") if (project.root / name).is_file()]
-    return Finding("env", "ok", f"read {' and '.join(files)}" if files else "no .env file")
+    return Finding("env", "ok", f"read {', '.join(f.name for f in read)}" if read else "no .env file")
 
 
 def check_app(project: Project, name: str | None) -> tuple[App | None, Finding]:
@@ -139,11 +138,15 @@ def check_app(project: Project, name: str | None) -> tuple[App | None, Finding]:
     except ProjectError as err:
         return None, Finding("app", "problem", str(err), "Mend the error above; --app names another app.")
     app = loaded.app
-    has = f"{len(app.workflows)} workflows, {len(app.functions)} functions"
+    has = f"{_count(app.workflows, 'workflow')}, {_count(app.functions, 'function')}"
     says = f"{loaded.name} (from {loaded.source}): {has}"
     if not app.workflows and not app.functions:
         return app, Finding("app", "problem", says, "Give App its workflows: App(workflows=[…]).")
     return app, Finding("app", "ok", says)
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def check_storage(app: App) -> Finding:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 
 from flowctl_cli.checks import Finding, check_docker, check_engine, check_installation, check_python
 from flowctl_cli.engines.choice import DockerHost, Machine
-from tests.cli.conftest import flowctl, result_of
+from tests.cli.conftest import FLOWCTL, flowctl, result_of
 
 BARE = Machine(docker=None, docker_problem="No Docker daemon answers.", binary=None)
 
@@ -84,7 +86,8 @@ def test_what_is_broken_is_named_with_how_to_mend_it(
     assert (found["status"], says in found["says"], mend in found["mend"]) == ("problem", True, True), found
 
 
-def test_a_port_that_another_program_has_is_a_problem(project: Path) -> None:
+@pytest.mark.parametrize("setting", ["port", "engine-port"])
+def test_a_port_that_another_program_has_is_a_problem(project: Path, setting: str) -> None:
     findings(project)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -92,10 +95,37 @@ def test_a_port_that_another_program_has_is_a_problem(project: Path) -> None:
         file = project / "pyproject.toml"
         port = taken.getsockname()[1]
         file.write_text(
-            file.read_text().replace("[tool.flowctl]\nport =", f"[tool.flowctl]\nport = {port} #")
+            re.sub(rf"^{setting} = \d+", f"{setting} = {port}", file.read_text(), flags=re.MULTILINE)
         )
-        found = findings(project)["port"]
-    assert (found["status"], "--port" in found["mend"]) == ("problem", True)
+        found = findings(project)[setting.replace("-", " ")]
+    assert (found["status"], f"--{setting}" in found["mend"]) == ("problem", True)
+
+
+def test_the_ports_of_the_projects_own_dev_server_are_no_problem(project: Path) -> None:
+    findings(project)
+    command = [*FLOWCTL, "dev", "--engine", "embedded"]
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("ready in" in line for line in process.stderr)
+        found = findings(project)
+        process.send_signal(signal.SIGINT)
+    said = [found[check]["says"] for check in ("port", "engine port")]
+    assert ["in use by flowctl" in says for says in said] == [True, True], said
+
+
+def test_a_folder_that_is_no_project_is_warned_about(tmp_path: Path) -> None:
+    report = result_of(flowctl("doctor", "--json", cwd=tmp_path))
+    found = {finding["check"]: finding for finding in report["checks"]}
+    assert (found["project"]["status"], found["project"]["mend"]) == (
+        "warning",
+        "flowctl create makes a project.",
+    )
+    assert (found["app"]["status"], "No flowctl app" in found["app"]["says"]) == ("problem", True)
+
+
+def test_a_file_of_variables_that_is_not_there_is_a_problem(project: Path) -> None:
+    report = flowctl("doctor", "--env-file", "none.env", cwd=project)
+    assert (report.returncode, "none.env" in report.stdout, "--env-file" in report.stdout) == (1, True, True)
 
 
 def test_an_engine_that_does_not_answer_is_a_problem(project: Path) -> None:
