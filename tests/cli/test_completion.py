@@ -98,6 +98,39 @@ def test_bash_completes_with_the_script_that_is_shown(known: Path) -> None:
     assert shell.stdout == "cancel\n"
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_fish_completes_with_the_script_that_is_shown(known: Path, tmp_path: Path) -> None:
+    script = flowctl("--show-completion", "fish", cwd=known).stdout
+    (tmp_path / "flowctl").write_text(f'#!/bin/sh\nexec {" ".join(FLOWCTL)} "$@"\n')
+    (tmp_path / "flowctl").chmod(0o755)
+    shell = subprocess.run(
+        ["fish", "--no-config", "-c", f"{script}\ncomplete -C 'flowctl invoke squa'"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        cwd=known,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout == "squares\tworkflow\n"
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+def test_zsh_is_given_what_its_completion_takes(known: Path, tmp_path: Path) -> None:
+    script = flowctl("--show-completion", "zsh", cwd=known).stdout
+    (tmp_path / "flowctl").write_text(f'#!/bin/sh\nexec {" ".join(FLOWCTL)} "$@"\n')
+    (tmp_path / "flowctl").chmod(0o755)
+    stand_ins = "compdef() { : }; _arguments() { print -rl -- $@ }; words=(flowctl invoke squa); CURRENT=3"
+    shell = subprocess.run(
+        ["zsh", "-fc", f"{stand_ins}\n{script}\n_flowctl_completion"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=known,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout == '*: :(("squares":"workflow"))\n'
+
+
 def test_a_shell_that_is_not_known_is_named_with_those_that_are(known: Path) -> None:
     refused = flowctl("--show-completion", "tcsh", cwd=known)
     assert (refused.returncode, "bash, zsh, fish" in refused.stderr) == (2, True)

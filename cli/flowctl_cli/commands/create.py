@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -95,4 +96,6 @@ def _say_next(project: str, template: Template) -> None:
     say(f"\n{style(project, 'bold')} is ready: {template.summary}.\n")
     say(f"  cd {project}\n  flowctl dev\n\nand in another terminal\n")
     say(f"  cd {project}\n  flowctl invoke {template.workflow} --data '{template.data}'")
+    if find_spec("pytest") is None or find_spec("pytest_asyncio") is None:
+        say("  python -m pip install pytest pytest-asyncio")
     say("  python -m pytest")
