@@ -152,4 +152,7 @@ def _usage(name: str, err: Any) -> str:
     message = err.format_message()
     if possible := getattr(err, "possibilities", None):
         message = f"There is no option {err.option_name}. Did you mean {possible[0]!r}?"
-    return f"{path}: {message}\n`{path} --help` lists the options."
+    lists = (
+        "commands" if hasattr(getattr(getattr(err, "ctx", None), "command", None), "commands") else "options"
+    )
+    return f"{path}: {message}\n`{path} --help` lists the {lists}."

@@ -151,6 +151,12 @@ def test_a_git_repository_is_made_only_when_asked(tmp_path: Path) -> None:
     assert [(tmp_path / name / ".git").is_dir() for name in ("one", "two")] == [False, True]
 
 
+def test_ctrl_c_at_a_question_leaves_nothing_behind(tmp_path: Path) -> None:
+    terminal = Terminal("create", "my-app", cwd=tmp_path)
+    terminal.interrupt("Which template? [1]")
+    assert (terminal.end(), list(tmp_path.iterdir())) == (130, [])
+
+
 def test_on_a_terminal_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
     terminal = Terminal("create", cwd=tmp_path)
     terminal.answer("Name of the project [my-app]", "Not A Name")

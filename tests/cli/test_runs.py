@@ -114,6 +114,15 @@ def test_time_travel_runs_again_from_a_step_on(orders: Path) -> None:
     assert (again.returncode, again.stdout) == (0, "9\n")
 
 
+def test_time_travel_asks_for_the_step_on_a_terminal_and_lists_them_elsewhere(orders: Path) -> None:
+    id = result_of(flowctl("invoke", "squares", "--local", "--json", cwd=orders))["runId"]
+    run = flowctl("time-travel", id, "--local", cwd=orders)
+    assert (run.returncode, "one of numbers, square, total" in run.stderr) == (2, True), run.stderr
+    terminal = Terminal("time-travel", id, "--local", cwd=orders)
+    terminal.answer("From which step? [1]", "total")
+    assert terminal.end() == 0
+
+
 def test_a_step_that_is_not_there_is_named_with_one_that_is(orders: Path) -> None:
     id = suspended(orders)
     run = flowctl("time-travel", id, "--step", "review.aprove", "--local", cwd=orders)

@@ -12,6 +12,7 @@ from flowctl.errors import ConfigurationError
 from flowctl_cli.bundler import Built, build
 from flowctl_cli.console import result, say
 from flowctl_cli.options import AppName, Dir, EnvFile, Json
+from flowctl_cli.progress import waiting
 from flowctl_cli.project import LoadedApp, Project, find_project, load_app, load_environment
 
 DEPLOYERS: dict[str, type[DockerDeployer | VercelDeployer]] = {
@@ -46,7 +47,9 @@ def command(
     project = find_project(directory)
     load_environment(project, env_file)
     loaded = load_app(project, app)
-    built = build(project, loaded, chosen_deployer(loaded, target), out=place(project, out))
+    deployer = chosen_deployer(loaded, target)
+    with waiting("building the bundle and booting it once"):
+        built = build(project, loaded, deployer, out=place(project, out))
     if as_json:
         result({"folder": str(built.folder), "contentHash": built.content_hash, "files": list(built.files)})
         return

@@ -19,6 +19,7 @@ from flowctl_cli.commands.build import Out, Target, chosen_deployer, place, say_
 from flowctl_cli.console import say, text
 from flowctl_cli.options import AppName, Dir, EnvFile
 from flowctl_cli.pins import BuildError
+from flowctl_cli.progress import waiting
 from flowctl_cli.project import Project, find_project, load_app, load_environment
 
 PROBE_SECONDS = 15
@@ -55,7 +56,9 @@ def command(
         _show(project, deployer, facts, folder, commands)
         return
     check_platform(deployer, commands)
-    say_built(build(project, loaded, deployer, out=folder))
+    with waiting("building the bundle and booting it once"):
+        built = build(project, loaded, deployer, out=folder)
+    say_built(built)
     for arguments in commands:
         _run(arguments, folder)
 

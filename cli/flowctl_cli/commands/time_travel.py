@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
+from flowctl.errors import ConfigurationError
 from flowctl_cli.backend import NoSuchError, Where, connected, find_run
+from flowctl_cli.console import is_interactive
 from flowctl_cli.follow import finish, follow
+from flowctl_cli.forms import choose
 from flowctl_cli.options import AppName, Data, Dir, EnvFile, Json, Local, PerStep, RunId, Url, given
 
 
 def command(
     run: RunId,
     step: Annotated[
-        str, typer.Option("--step", "-s", metavar="STEP", help="Where to begin; `outer.inner` if nested.")
-    ],
+        str | None,
+        typer.Option("--step", "-s", metavar="STEP", help="Where to begin; `outer.inner` if nested."),
+    ] = None,
     data: Data = None,
     resume_data: Annotated[
         str | None, typer.Option(metavar="JSON", help="Answer the step's suspension: JSON, @file, or -.")
@@ -39,7 +43,8 @@ def command(
 ) -> int:
     """Run again from a step on, with what came before as it was recorded.
 
-    --data is the step's input; without it, what the step got before.
+    --data is the step's input; without it, what the step got before. On a terminal, a missing --step is
+    asked for.
 
     Exit codes: 0 success, 1 failed or canceled, 2 no such step or no past for it, 3 the app cannot be loaded,
     4 no server, 5 suspended or paused, 130 interrupted.
@@ -61,12 +66,20 @@ def command(
     return asyncio.run(_travel(Where(url, local, directory, app, env_file), run, body, as_json=as_json))
 
 
-async def _travel(where: Where, text: str, body: Mapping[str, Any], *, as_json: bool) -> int:
+async def _travel(where: Where, text: str, body: dict[str, Any], *, as_json: bool) -> int:
     async with connected(where) as backend:
         run = await find_run(backend, text)
         workflow = (await backend.workflows())[run.workflow_id]
         known = workflow.get("allSteps") or workflow["steps"]
+        if body["step"] is None:
+            body["step"] = _chosen_step(known)
         if body["step"] not in known:
             raise NoSuchError("step", str(body["step"]), known)
         state = await follow(backend, run, workflow, backend.time_travel(run, body))
         return await finish(backend, run, workflow, state, as_json=as_json)
+
+
+def _chosen_step(known: Iterable[str]) -> str:
+    if not is_interactive():
+        raise ConfigurationError(f"From which step? --step, one of {', '.join(known)}.")
+    return choose("From which step?", {step: step for step in known})
