@@ -22,6 +22,9 @@ from tests.cli import warm
 FLOWCTL = [sys.executable, "-m", "flowctl"]
 START_SECONDS = 60
 
+# Jobs in a shell's background ignore Ctrl-C, and so would what is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def flowctl(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
