@@ -65,9 +65,12 @@ class _Shown(logging.Handler):
         say(self.format(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        return _UsersFrames().format(record)
+        return UsersFrames().format(record)
 
 
-class _UsersFrames(logging.Formatter):
+class UsersFrames(logging.Formatter):
+    """Formats tracebacks without our frames."""
+
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
+        """See logging.Formatter."""
         return without_ours(super().formatException(ei))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,15 @@ def test_a_server_that_is_not_the_projects_dev_server_is_said(tmp_path: Path) ->
     with answering(answers) as url:
         listed = flowctl("runs", cwd=project(tmp_path / "mine", url))
     assert (listed.returncode, f"talking to {url}" in listed.stderr) == (0, True), listed.stderr
+
+
+def test_the_log_of_a_dev_server_has_the_users_frames_alone(tmp_path: Path) -> None:
+    orders = Path(shutil.copytree(Path(__file__).parent / "orders", tmp_path / "orders"))
+    with serving(orders) as dev:
+        assert flowctl("invoke", "broken", cwd=orders).returncode == 1
+        dev.wait_for("KeyError: 'tea'")
+        files = [line.split('"')[1] for line in dev.lines if line.lstrip().startswith("File ")]
+    assert files == [str(orders / "app.py")]
 
 
 def test_what_a_killed_dev_server_left_behind_is_not_believed(tmp_path: Path) -> None:

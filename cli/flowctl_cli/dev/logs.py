@@ -6,14 +6,15 @@ import logging
 import sys
 
 from flowctl_cli.console import style
+from flowctl_cli.tracebacks import UsersFrames
 
 # Clients that log each of their requests: of interest only to who debugs them.
 CHATTY = ("httpx", "httpcore", "asyncio", "websockets", "watchfiles", "uvicorn")
 COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
 
-class Lines(logging.Formatter):
-    """One line a record; tracebacks whole."""
+class Lines(UsersFrames):
+    """One line a record; tracebacks of the user's code whole, without ours."""
 
     def __init__(self) -> None:
         super().__init__("%(message)s", "%H:%M:%S")
