@@ -149,6 +149,25 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+RUN_KEYS = {"runId", "workflowName", "status", "payload", "steps", "stepExecutionPath"}
+
+
+@pytest.mark.parametrize(
+    ("line", "keys"),
+    [
+        ("invoke squares --local --json", {*RUN_KEYS, "result"}),
+        ("invoke broken --local --json", {*RUN_KEYS, "error"}),
+        ("runs --local --json", {"runs", "total"}),
+        ("list --json", {"app", "source", "workflows", "functions"}),
+        ("doctor --json", {"ok", "checks"}),
+    ],
+)
+def test_json_is_one_line_with_the_names_that_are_documented(orders: Path, line: str, keys: set[str]) -> None:
+    ran = flowctl(*line.split(), cwd=orders)
+    assert ran.stdout.count("\n") == 1
+    assert keys <= set(json.loads(ran.stdout)), ran.stdout
+
+
 @pytest.fixture
 def graph_without_reader(orders: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A command that prints, when the other end of its pipe is closed already."""

@@ -11,7 +11,7 @@ import typer
 
 from flowctl.errors import ConfigurationError, FlowctlError, ValidationError
 from flowctl_cli.backend import Backend, NoSuchError, RunRef, Where, chosen, connected
-from flowctl_cli.console import is_interactive, result, say, shown
+from flowctl_cli.console import is_interactive, result, say, shown, typed
 from flowctl_cli.follow import finish, follow
 from flowctl_cli.forms import as_option, ask, example, parsed_schema
 from flowctl_cli.functions import engine_at, engine_of
@@ -79,7 +79,7 @@ async def _invoke(
         workflows = await backend.workflows()
         if name is not None and name not in workflows:
             return await _invoke_function(
-                backend, where, name, list(workflows), body["inputData"], detach=detach
+                backend, where, name, list(workflows), body["inputData"], detach=detach, as_json=as_json
             )
         id = chosen(workflows, name)
         if asking:
@@ -97,12 +97,19 @@ async def _begin(backend: Backend, where: Where, run: RunRef, body: Mapping[str,
         raise ConfigurationError("--detach needs a server: with --local the run would end with this process.")
     await backend.begin(run, body)
     result({"runId": run.run_id})
-    say(f"watch it: flowctl runs watch {run.run_id}")
+    say(f"Watch it:\n  flowctl runs watch {typed(run.run_id)}{backend.option}")
     return 0
 
 
 async def _invoke_function(
-    backend: Backend, where: Where, name: str, workflows: list[str], data: Any, *, detach: bool
+    backend: Backend,
+    where: Where,
+    name: str,
+    workflows: list[str],
+    data: Any,
+    *,
+    detach: bool,
+    as_json: bool,
 ) -> int:
     functions = [str(function["id"]) for function in await backend.functions()]
     if name not in functions:
@@ -116,12 +123,15 @@ async def _invoke_function(
             return 0
         with waiting(f"{name} runs on {engine.url}"):
             run = await engine.ended_run(event_id)
-    if run.status == "completed":
+    succeeded = run.status == "completed"
+    if as_json:
+        result({"runId": run.run_id, "functionId": name, "status": run.status, "output": run.output})
+    elif succeeded:
         shown(run.output)
-        return 0
-    say(f"{name} {run.status} {run.run_id}")
-    say_error(run.output if isinstance(run.output, dict) else {"message": str(run.output)})
-    return 1
+    else:
+        say(f"{name} {run.status} {run.run_id}")
+        say_error(run.output if isinstance(run.output, dict) else {"message": str(run.output)})
+    return 0 if succeeded else 1
 
 
 def _without_envelope(data: Any) -> Any:
