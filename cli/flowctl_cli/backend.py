@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from urllib.parse import urlsplit
 
 from flowctl.errors import ConfigurationError, FlowctlError, NotFoundError
 from flowctl_cli.console import say, style
@@ -160,6 +161,11 @@ async def connected(where: Where, *, or_here: bool = False) -> AsyncGenerator[Ba
     say(style("no dev server runs: running in this process, as with --local", "dim"))
     async with opened(where) as local:
         yield local
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL is one of this machine's: proxies stand between us and others."""
+    return urlsplit(url).hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 def chosen(workflows: Mapping[str, Any], name: str | None) -> str:

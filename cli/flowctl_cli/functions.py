@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowctl.errors import ConfigurationError, EngineError
-from flowctl_cli.backend import NoSuchError
+from flowctl_cli.backend import NoSuchError, is_here
 from flowctl_cli.dev_lock import running
 from flowctl_cli.project import Project
 
@@ -49,7 +49,7 @@ async def engine_at(url: str) -> AsyncGenerator[Engine]:
     """The engine behind a URL."""
     import httpx  # noqa: PLC0415 - help needs no HTTP
 
-    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_SECONDS) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, trust_env=not is_here(url)) as http:
         yield Engine(url, http)
 
 

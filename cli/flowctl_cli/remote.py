@@ -11,7 +11,7 @@ import httpx
 from flowctl.client import Client
 from flowctl.errors import FlowctlError, NotFoundError
 from flowctl.events import WorkflowEvent
-from flowctl_cli.backend import RunRef, Stream
+from flowctl_cli.backend import RunRef, Stream, is_here
 from flowctl_cli.console import say, style, typed
 from flowctl_cli.dev_lock import running
 from flowctl_cli.project import Project
@@ -54,7 +54,8 @@ class Remote:
 
     def __init__(self, url: str, *, option: str) -> None:
         self.name, self.option = url, option
-        self._client = Client(url, api_key=os.environ.get(API_KEY))
+        direct = httpx.AsyncHTTPTransport() if is_here(url) else None
+        self._client = Client(url, api_key=os.environ.get(API_KEY), transport=direct)
 
     async def aclose(self) -> None:
         """Drop the connections."""

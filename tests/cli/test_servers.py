@@ -68,6 +68,18 @@ def test_a_server_that_is_not_the_projects_dev_server_is_said(tmp_path: Path) ->
     assert (listed.returncode, f"talking to {url}" in listed.stderr) == (0, True), listed.stderr
 
 
+def test_a_proxy_is_not_asked_for_a_server_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with answering({"/api/workflows": (200, "{}"), "/dev": (200, "{}")}) as url:
+        assert flowctl("runs", "--url", url, cwd=tmp_path).returncode == 0
+        refused = flowctl("send", "x", "--url", url, cwd=tmp_path)
+    assert "No answer" not in refused.stderr
+
+
 def test_the_log_of_a_dev_server_has_the_users_frames_alone(tmp_path: Path) -> None:
     orders = Path(shutil.copytree(Path(__file__).parent / "orders", tmp_path / "orders"))
     with serving(orders) as dev:
