@@ -10,6 +10,7 @@ from typing import Annotated, Any, Never
 import typer
 
 from flowctl.errors import ConfigurationError
+from flowctl_cli.console import say, style
 
 AROUND = 30
 
@@ -59,6 +60,8 @@ def _read(value: str, option: str) -> str:
     if value != "-" and not value.startswith("@"):
         return value
     name = "stdin" if value == "-" else value[1:]
+    if value == "-" and sys.stdin.isatty():
+        say(style(f"{option}: type JSON, then Ctrl-D on a line of its own", "dim"))
     try:
         raw = sys.stdin.buffer.read() if value == "-" else Path(name).expanduser().read_bytes()
         return raw.decode("utf-8-sig")
