@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cli.conftest import Dev, alive, family, flowctl, result_of
+from tests.cli.conftest import Dev, alive, family, flowctl, result_of, serving
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -49,6 +49,15 @@ def test_ctrl_c_stops_everything_that_was_started(dev: Dev) -> None:
     assert len(started) == 3, "the warm process, a worker, the engine"
     assert dev.stop() == 0
     until(lambda: not any(alive(pid) for pid in started))
+
+
+def test_an_interrupt_stops_it_also_in_the_background_of_a_script(project: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell without job control starts it
+    try:
+        with serving(project) as running:
+            assert running.stop() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_no_orphan_is_left_when_the_supervisor_is_killed(dev: Dev) -> None:

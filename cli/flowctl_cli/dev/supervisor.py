@@ -77,7 +77,8 @@ class Supervisor:
         """Serve until told to stop; answers the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            under_nohup = number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+            if not under_nohup:
                 loop.add_signal_handler(number, self._asked_to_stop)
         self.lock.write(url=self.sockets.inner_url, shown=self.sockets.url, engine=self.engine.url)
         serving = self._spawn(self._serve())
