@@ -7,6 +7,7 @@ TooLargeError for an answer that is cut off.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ IDLE_SECONDS = 2.0
 """How long a connection is kept unused: less than the five seconds after which many servers close theirs."""
 MAX_ANSWER_BYTES = 8 * 2**20
 REDIRECTS = 4
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
 
 
 class NotReachedError(OSError):
@@ -146,6 +148,7 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body = bytearray()
         self._has_begun = self._keeps = False
+        self._old_head: bytearray | None = None
         self._parser = httptools.HttpResponseParser(self)
         waiting = self._waiting = self.loop.create_future()
         deadline = self.loop.call_later(REPLY_SECONDS, self._fail, BrokenError("no answer within two hours"))
@@ -168,11 +171,22 @@ class _Connection(asyncio.Protocol):
         if self._waiting is None:  # an answer that nobody asked for
             self.close()
             return
+        if not self._has_begun and data.startswith(b"HTTP/1.0"):
+            self._old_head = bytearray()
         self._has_begun = True
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(data if self._old_head is None else self._unchunked(data))
         except httptools.HttpParserError as err:
             self._fail(BrokenError(f"what came is no HTTP answer: {err}"))
+
+    def _unchunked(self, data: bytes) -> bytes:
+        """HTTP/1.0 has no chunks: what a proxy says of those it took apart is left out of the head."""
+        self._old_head = (self._old_head or bytearray()) + data
+        head, end, body = self._old_head.partition(b"\r\n\r\n")
+        if not end:
+            return b""
+        self._old_head = None
+        return _CHUNKED.sub(b"", head) + end + body
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed.done():
