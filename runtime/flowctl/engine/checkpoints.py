@@ -15,7 +15,7 @@ from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import MAX_STATE_BYTES, MAX_STEP_BYTES
 from flowctl.engine.protocol import dispatch_id, referenced_job
 from flowctl.engine.store import StateSize
-from flowctl.engine.turn import Memoize, deferrals, shown_name
+from flowctl.engine.turn import Memoize, asides, shown_name
 
 _FINISHED_STEPS = frozenset({"Step", "StepRun"})
 _PASSING_OPCODES = _FINISHED_STEPS | {"StepPlanned", "DeferAdd", "DeferAbort"}
@@ -77,7 +77,7 @@ class Checkpoints:
             if run.ended_at is not None:
                 raise StaleDispatchError(f"stale dispatch: the run is {run.status.lower()}")
             self._check(run_id, dispatch)
-            self.ledger.keep_steps(run_id, steps, deferrals(opcodes), now=now)
+            self.ledger.keep_steps(run_id, steps, asides(opcodes), now=now)
             check_size(store.state_size(run_id))
             store.db.execute(sql.RESET_ATTEMPT, (dispatch.job_id,))
 

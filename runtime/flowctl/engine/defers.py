@@ -6,7 +6,7 @@ the SDK does not ask again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from flowctl.engine import statements as sql
 from flowctl.engine.ends import made
 from flowctl.engine.protocol import DEFERRED, RESERVED, Event, InvalidEventError
 from flowctl.engine.store import RunRow, Store
-from flowctl.engine.turn import Defer, Deferral
+from flowctl.engine.turn import AbortDefer, Defer
 
 MAX_DEFERS, MAX_INPUT_BYTES, MAX_META_BYTES = 20, 4 * 2**20, 32 * 2**10
 WAITING, ABORTED, REJECTED = "waiting", "aborted", "rejected"
@@ -28,13 +28,12 @@ class Defers:
 
     store: Store
 
-    def note(self, run_id: str, deferred: Sequence[Deferral]) -> None:
-        """Keep requests, or take them back."""
-        for asked in deferred:
-            if isinstance(asked, Defer):
-                self._add(run_id, asked)
-            else:
-                self.store.db.execute(sql.ABORT_DEFER, (ABORTED, run_id, asked.step_id, WAITING))
+    def note(self, run_id: str, asked: Defer | AbortDefer) -> None:
+        """Keep a request, or take one back."""
+        if isinstance(asked, Defer):
+            self._add(run_id, asked)
+        else:
+            self.store.db.execute(sql.ABORT_DEFER, (ABORTED, run_id, asked.step_id, WAITING))
 
     def _add(self, run_id: str, asked: Defer) -> None:
         """The same request again changes nothing, one above the most is passed over."""

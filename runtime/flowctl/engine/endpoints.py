@@ -24,7 +24,7 @@ from flowctl.engine.turn import (
     Finish,
     Reply,
     Retry,
-    deferrals,
+    asides,
     effects_of,
     finish_endpoint,
     is_deferral,
@@ -109,7 +109,7 @@ class Endpoints:
         store, opcodes = self.ledger.store, sent.get("steps") or ()
         run = store.run(run_id)
         finished = [memo_of(opcode) for opcode in opcodes if is_finished_step(opcode)]
-        self.ledger.keep_steps(run_id, finished, deferrals(opcodes), now=now)
+        self.ledger.keep_steps(run_id, finished, asides(opcodes), now=now)
         check_size(store.state_size(run_id))
         effects = endpoint_effects(opcodes, attempts=function.max_attempts, now=now)
         if run is None or not effects:

@@ -5,6 +5,7 @@ Called by `executor` (with the effects of a turn) and `api`; time comes in as an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +33,13 @@ from flowctl.engine.protocol import (
     event_matches,
     iso,
 )
+from flowctl.engine.run_metadata import InvalidMetadataError, RunMetadata
 from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
 from flowctl.engine.store import Job, RunRow, Store
 from flowctl.engine.turn import (
     AbortDefer,
+    Aside,
     Defer,
-    Deferral,
     Discover,
     Drop,
     Effect,
@@ -45,6 +47,7 @@ from flowctl.engine.turn import (
     Finish,
     Invoke,
     Memoize,
+    Note,
     Plan,
     Retry,
     Signal,
@@ -69,9 +72,10 @@ class Ledger:
     tally: Tally = field(default_factory=Tally)
     starts: Starts = field(init=False)
     defers: Defers = field(init=False)
+    metadata: RunMetadata = field(init=False)
 
     def __post_init__(self) -> None:
-        self.defers = Defers(self.store)
+        self.defers, self.metadata = Defers(self.store), RunMetadata(self.store)
         self.starts = Starts(self.store, self.tally, lambda run, now: self._end(run, "Cancelled", {}, now))
 
     def take_in(self, events: Sequence[Event]) -> None:
@@ -138,11 +142,10 @@ class Ledger:
         self.store.done(job, now)
         return None
 
-    def keep_steps(
-        self, run_id: str, steps: Sequence[Memoize], deferred: Sequence[Deferral], *, now: int
-    ) -> None:
+    def keep_steps(self, run_id: str, steps: Sequence[Memoize], asides: Sequence[Aside], *, now: int) -> None:
         """Remember steps of a request that goes on: the function is not called again for them."""
-        self.defers.note(run_id, deferred)
+        for aside in asides:
+            self._note(run_id, aside, now)
         for step in steps:
             self._no_longer_pending(run_id, step.step_id)
             row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now, step.attempt)
@@ -318,12 +321,19 @@ class Ledger:
                     self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Invoke():
                 self._invoke(run, effect, now)
-            case Defer() | AbortDefer():
-                self.defers.note(run.run_id, [effect])
+            case Defer() | AbortDefer() | Note():
+                self._note(run.run_id, effect, now)
             case Discover():
                 self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
             case Retry():  # the job itself, which `apply` puts back
                 pass
+
+    def _note(self, run_id: str, aside: Aside, now: int) -> None:
+        if isinstance(aside, Note):
+            with contextlib.suppress(InvalidMetadataError):  # the step matters more than what is noted of it
+                self.metadata.add(run_id, [aside], now=now)
+        else:
+            self.defers.note(run_id, aside)
 
     def _wait_for_signal(self, run: RunRow, effect: Signal, now: int) -> None:
         """One step waits for a signal at a time; one that is replaced is left to its timeout."""

@@ -248,6 +248,7 @@ class Queries:
     def _trace(self, run: RunRow) -> Node:
         function = self._ledger.functions.get(run.slug)
         steps = self._store.db.execute(STEP_HISTORY, (run.run_id,)).fetchall()
+        notes = self._ledger.metadata.of(run.run_id)
         return {
             **_span(
                 run,
@@ -259,7 +260,10 @@ class Queries:
             ),
             "outputID": f"{run.run_id}/" if run.ended_at else None,
             "isRoot": True,
-            "childrenSpans": [_step_span(run, *step) for step in steps],
+            "metadata": notes.get("", []),
+            "childrenSpans": [
+                {**_step_span(run, *step), "metadata": notes.get(step[0], [])} for step in steps
+            ],
         }
 
 

@@ -25,6 +25,7 @@ from flowctl.engine.apps import Apps
 from flowctl.engine.cancellations import Cancellation, Cancellations
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import is_ulid, iso, time_ms
+from flowctl.engine.run_metadata import InvalidMetadataError, hashed_step, notes_of
 from flowctl.engine.store import event_json
 from flowctl.engine.timing import now_ms
 
@@ -48,6 +49,7 @@ class Rest:
             Route("/v1/runs/{id}", self.get_run),
             Route("/v1/runs/{id}", self.cancel_run, methods=["DELETE"]),
             Route("/v1/runs/{id}/jobs", self.run_jobs),
+            Route("/v1/runs/{id}/metadata", self.add_metadata, methods=["POST"]),
             Route("/v1/apps", self.list_apps),
             Route("/v1/apps/{name}", self.remove_app, methods=["DELETE"]),
             Route("/v1/apps/{name}/functions", self.app_functions),
@@ -122,6 +124,22 @@ class Rest:
             raise NotFoundError(f"Unable to load function run: {id}")
         rows = self.ledger.store.db.execute(sql.RUN_JOBS, (id,)).fetchall()
         return fetched([_job(position, row) for position, row in enumerate(rows)])
+
+    async def add_metadata(self, request: Request) -> Response:
+        """Note something of a run, or of the step that `target` names by its author's id and index."""
+        id, sent, store = _id(request, "run"), await read_object(request), self.ledger.store
+        target = sent.get("target") or {}
+        step_id = target.get("step_id")
+        try:
+            hashed = hashed_step(str(step_id), int(target.get("step_index") or 0)) if step_id else ""
+            notes = notes_of(sent.get("metadata"), hashed)
+            with store.transaction():
+                if store.run(id) is None:
+                    raise NotFoundError(f"Run not found: {id}")
+                self.ledger.metadata.add(id, notes, now=now_ms())
+        except (AttributeError, TypeError, InvalidMetadataError) as err:
+            raise RequestError(f"Invalid metadata: {err}") from err
+        return PlainTextResponse("")
 
     async def list_apps(self, _: Request) -> Response:
         """The apps and when each was synced."""

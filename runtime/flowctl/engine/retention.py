@@ -46,5 +46,6 @@ class Retention:
         db, before = self.store.db, now - round(days * DAY_MS)
         runs = db.execute(sql.FORGET_RUNS, (before, BATCH)).fetchall()
         db.executemany(sql.FORGET_STEPS, runs)
+        db.executemany(sql.FORGET_METADATA, runs)
         oldest_event = first_ulid(min(before, now - DAY_MS))
         return len(runs) + db.execute(sql.FORGET_EVENTS, (oldest_event, BATCH)).rowcount

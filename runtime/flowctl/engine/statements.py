@@ -91,6 +91,12 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     """,
     "ALTER TABLE steps ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0",
+    """
+    CREATE TABLE metadata (
+        run_id TEXT NOT NULL, step_id TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
+        updated_at INTEGER NOT NULL, PRIMARY KEY (run_id, step_id, kind)
+    ) WITHOUT ROWID;
+    """,
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -168,6 +174,15 @@ WAITS_FOR_SIGNAL = """
 FORGET_SIGNAL = "UPDATE pending SET detail = NULL WHERE run_id = ? AND step_id = ?"
 DELETE_PENDING = "DELETE FROM pending WHERE run_id = ?"
 
+READ_METADATA = "SELECT body FROM metadata WHERE run_id = ? AND step_id = ? AND kind = ?"
+PUT_METADATA = """
+    INSERT INTO metadata (run_id, step_id, kind, body, updated_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET body = excluded.body, updated_at = excluded.updated_at
+"""
+METADATA_OF_RUN = (
+    "SELECT step_id, kind, body, updated_at FROM metadata WHERE run_id = ? ORDER BY step_id, kind"
+)
+FORGET_METADATA = "DELETE FROM metadata WHERE run_id = ?"
 PUT_DEFER = """
     INSERT INTO defers (run_id, step_id, slug, body, status) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """

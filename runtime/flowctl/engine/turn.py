@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -143,6 +143,16 @@ class AbortDefer:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something to remember of a step, or with no step id of the run; see `run_metadata`."""
+
+    step_id: str
+    kind: str
+    operation: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """A planned step is no longer asked for."""
 
@@ -162,8 +172,9 @@ class Discover:
     """The function is to be called again, though no step ended."""
 
 
-Deferral = Defer | AbortDefer
-Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Fetch | Deferral | Drop | Retry | Discover
+Aside = Defer | AbortDefer | Note
+"""What travels beside the opcodes that move a run on."""
+Effect = Finish | Memoize | Plan | Sleep | Wait | Invoke | Signal | Fetch | Aside | Drop | Retry | Discover
 
 
 def effects_of(reply: Reply, call: Call) -> list[Effect]:
@@ -221,10 +232,14 @@ def error_body(reply: Reply) -> Any:
     return {"name": "Error", "message": str(reply.body or f"The app answered with status {reply.status}.")}
 
 
-def deferrals(opcodes: Iterable[Mapping[str, Any]]) -> list[Deferral]:
-    """What opcodes ask for after the run's end; they travel beside those that move it on."""
-    found = ((_deferral(op["op"], str(op["id"]), op.get("opts") or {})) for op in opcodes if is_deferral(op))
-    return list(found)
+def asides(opcodes: Iterable[Mapping[str, Any]]) -> list[Aside]:
+    """What opcodes ask for beside what they do to their run."""
+    found: list[Aside] = []
+    for op in opcodes:
+        if is_deferral(op):
+            found.append(_deferral(op["op"], str(op["id"]), op.get("opts") or {}))
+        found += _notes(op)
+    return found
 
 
 def is_deferral(op: Mapping[str, Any]) -> bool:
@@ -232,18 +247,24 @@ def is_deferral(op: Mapping[str, Any]) -> bool:
     return op.get("op") in {"DeferAdd", "DeferAbort"}
 
 
-def _deferral(kind: str, id: str, opts: Mapping[str, Any]) -> Deferral:
+def _notes(op: Mapping[str, Any]) -> Iterator[Note]:
+    for entry in op.get("metadata") or ():
+        if isinstance(entry, Mapping) and isinstance(entry.get("values"), Mapping):
+            step_id = "" if entry.get("scope") == "run" else str(op["id"])
+            yield Note(step_id, str(entry.get("kind")), str(entry.get("op")), entry["values"])
+
+
+def _deferral(kind: str, id: str, opts: Mapping[str, Any]) -> Defer | AbortDefer:
     if kind == "DeferAbort":
         return AbortDefer(str(opts.get("target_hashed_id")))
     return Defer(id, str(opts.get("fn_slug") or ""), opts.get("input"), opts.get("meta"))
 
 
 def _of_opcodes(opcodes: Sequence[Mapping[str, Any]], call: Call, retry_after: str | None) -> list[Effect]:
-    """Deferrals come first, since one of the others may end the run; alone they move it on."""
-    deferred: list[Effect] = [*deferrals(opcodes)]
+    """What is beside comes first, since an opcode may end the run; deferrals alone move it on."""
     others = [op for op in opcodes if not is_deferral(op)]
     effects = [effect for op in others for effect in _of_opcode(op, call, retry_after)]
-    return deferred + (effects if others or not deferred else [Discover()])
+    return [*asides(opcodes), *(effects if others or not opcodes else [Discover()])]
 
 
 def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
