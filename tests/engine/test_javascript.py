@@ -81,10 +81,47 @@ async def js(request) -> AsyncIterator[Js]:
         ("catches", {}, {"name": "TypeError", "message": "no"}),
         ("parallel", {}, ["a", "b", "c"]),
         ("parent", {}, 42),
+        ("races", {}, "quick"),
+        ("grows", {}, [2_000_000] * 3),
     ],
 )
 async def test_a_function_comes_to_its_result(js, name, data, output):
     assert await js.result(name, **data) == ("Completed", output)
+
+
+async def test_events_of_a_batch_come_together(js):
+    for n in range(3):
+        id = await js.send("js/batches", n=n)
+    assert await js.ended(id) == ("Completed", [0, 1, 2])
+
+
+async def test_a_debounced_function_runs_once_with_the_last_event(js):
+    ids = [await js.send("js/debounces", n=n) for n in range(3)]
+    assert await js.ended(ids[2]) == ("Completed", 2)
+    assert [await js.runs(id) for id in ids[:2]] == [[], []]
+
+
+async def test_a_singleton_skips_a_second_run_and_a_throttle_holds_one_back(js):
+    single = [await js.send("js/singles", k="a") for _ in range(2)]
+    assert [len(await js.runs(id)) for id in single] == [1, 0]
+    first, second = [await js.send("js/throttles", k="a") for _ in range(2)]
+    assert await js.ended(first) == ("Completed", "ran")
+    assert (await js.runs(second))[0]["status"] == "Scheduled"
+
+
+async def test_a_run_that_takes_longer_than_its_timeout_is_cancelled(js):
+    assert (await js.result("expires"))[0] == "Cancelled"
+
+
+async def test_a_deferred_function_runs_once_its_run_has_ended(js):
+    key = js.app_url
+    assert await js.result("defers", key=key) == ("Completed", "deferred")
+
+    async def told():
+        answer = await js.http.get(f"{js.engine_url}/v1/events?name=js/deferred")
+        return [event["data"] for event in answer.json()["data"]]
+
+    assert await until(told, "what the deferred function sends") == [{"key": key}]
 
 
 async def test_what_is_not_to_be_retried_fails_at_once(js):

@@ -1,6 +1,7 @@
 // Functions of the JavaScript SDK, served for the engine at ENGINE; CHECKPOINTING=no turns checkpoints off.
 import { Hono } from "hono";
 import { Inngest, NonRetriableError, RetryAfterError } from "inngest";
+import { createDefer } from "inngest/experimental";
 import { serve } from "inngest/hono";
 import { listen } from "./listening.mjs";
 
@@ -20,6 +21,10 @@ function attempt(runId) {
 
 const define = (id, options, handler) =>
   inngest.createFunction({ id, triggers: [{ event: `js/${id}` }], retries: 0, ...options }, handler);
+
+const later = createDefer(inngest, { id: "later" }, async ({ event, step }) =>
+  step.sendEvent("tell", { name: "js/deferred", data: event.data }),
+);
 
 const functions = [
   define("steps", {}, async ({ event, step }) => {
@@ -93,6 +98,43 @@ const functions = [
     await step.realtime.publish("tell", { channel: event.data.channel, topic: "news", config: {} }, { n: 1 });
     await inngest.realtime.publish({ channel: event.data.channel, topic: "news", config: {} }, { n: 2 });
   }),
+
+  define("races", {}, async ({ group, step }) =>
+    group.parallel({ mode: "race" }, () =>
+      Promise.race([
+        step.sleep("slow", "1h").then(() => "slow"),
+        step.run("quick", () => "quick"),
+      ]),
+    ),
+  ),
+
+  define("grows", {}, async ({ step }) => {
+    const sizes = [];
+    for (const n of [1, 2, 3]) sizes.push((await step.run(`part-${n}`, () => "x".repeat(2_000_000))).length);
+    await step.sleep("nap", "10ms");
+    return sizes;
+  }),
+
+  define("batches", { batchEvents: { maxSize: 3, timeout: "30s" } }, async ({ events }) =>
+    events.map((event) => event.data.n),
+  ),
+
+  define("debounces", { debounce: { period: "1s" } }, async ({ event }) => event.data.n),
+
+  define("singles", { singleton: { key: "event.data.k", mode: "skip" } }, async ({ step }) =>
+    step.sleep("long", "1h"),
+  ),
+
+  define("throttles", { throttle: { limit: 1, period: "1h", key: "event.data.k" } }, async () => "ran"),
+
+  define("expires", { timeouts: { finish: "1s" } }, async ({ step }) => step.sleep("long", "1h")),
+
+  define("defers", {}, async ({ defer, event, step }) => {
+    defer("later", { function: later, data: { key: event.data.key } });
+    await step.sleep("nap", "10ms");
+    return "deferred";
+  }),
+  later,
 
   inngest.createFunction(
     {

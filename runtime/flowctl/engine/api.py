@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -35,7 +36,7 @@ from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.intake import parse_events
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.metrics import exposition
-from flowctl.engine.protocol import InvalidEventError
+from flowctl.engine.protocol import Function, InvalidEventError
 from flowctl.engine.queries import Queries, answer
 from flowctl.engine.realtime import Tokens
 from flowctl.engine.realtime_api import RealtimeApi
@@ -98,11 +99,20 @@ class Api:
         """How SDKs recognise a dev server; one with keys is none."""
         if self.keys.signs:
             raise NotFoundError("This is no development server.")
-        functions = [
-            {"id": f.id, "slug": f.slug, "name": f.name, "url": f.url, "triggers": f.triggers}
-            for f in self.ledger.functions.values()
-        ]
-        return json_answer({"version": "flowctl", "authed": False, "functions": functions, "startOpts": {}})
+        functions = [_listed(function) for _, function in sorted(self.ledger.functions.items())]
+        return json_answer(
+            {
+                "version": "flowctl",
+                "authed": False,
+                "startOpts": {},
+                "functions": functions,
+                "handlers": [],
+                "isSingleNodeService": False,
+                "isMissingSigningKey": False,
+                "isMissingEventKeys": False,
+                "features": {},
+            }
+        )
 
     async def send_events(self, request: Request) -> Response:
         """One event or a list of them: all are taken in, or none."""
@@ -167,6 +177,21 @@ class Api:
         if run is None:
             raise NotFoundError(f"Run not found: {request.path_params['id']}")
         return run
+
+
+def _listed(function: Function) -> dict[str, Any]:
+    rules = ("batchEvents", "cancel", "concurrency", "debounce", "idempotency", "priority", "rateLimit")
+    more = ("singleton", "throttle", "timeouts")
+    return {
+        "id": function.id,
+        "slug": function.slug,
+        "name": function.name,
+        "fv": 1,
+        "triggers": function.triggers,
+        "url": function.url,
+        "steps": [{"id": "step", "name": "step", "uri": function.url}],
+        **{key: function.config[key] for key in (*rules, *more) if function.config.get(key)},
+    }
 
 
 _KIND_ADVICE = {
