@@ -164,6 +164,7 @@ def minimal(**config):
         ({"triggers": [{"event": f"e{i}"} for i in range(11)]}, "11 triggers; 10 is the most"),
         ({"cancel": [{"event": f"e{i}"} for i in range(6)]}, "6 events that cancel it; 5 is the most"),
         ({"triggers": [{"event": "e"}, {"event": "e"}]}, "has the trigger 'e' twice"),
+        ({"triggers": [{"cron": "0 1 * * *", "jitter": "6m"}]}, "jitter is '6m'; choose one from '1s' to"),
         ({"triggers": [{"cron": "0 1 * * *", "event": "e"}]}, "neither an event nor a cron schedule, or"),
         ({"triggers": [{"event": "e", "expression": "event.data."}]}, "'event.data.' is no valid expression"),
         ({"rateLimit": {"limit": 1, "period": "1m", "key": "1 +"}}, "'1 \\+' is no valid expression"),

@@ -11,7 +11,7 @@ from simulated_starts import Simulation
 
 from flowctl.engine.flow_control import DAY_MS, PRIORITY_BOUND_MS, rank
 from flowctl.engine.gates import Gates
-from flowctl.engine.starts import CALL
+from flowctl.engine.starts import CALL, CRON
 from flowctl.engine.store import Job
 
 few = settings(max_examples=40, deadline=None)
@@ -180,6 +180,22 @@ def test_concurrency_never_lets_in_more_than_its_limits_and_lets_all_pass(keys, 
         assert inside.total() <= total
         assert max(inside.values(), default=0) <= per_key
     assert sorted(crowd.seen) == list(range(len(keys)))
+
+
+def test_a_schedule_with_jitter_fires_once_a_time_within_it():
+    simulation = Simulation(triggers=[{"cron": "0 * * * *", "jitter": "90s"}])
+    ledger, hour = simulation.ledger, 3_600_000
+    ledger.starts.chance = lambda most: most // 3
+    with simulation.store.transaction():
+        ledger.starts.schedule(ledger.functions.values(), now=0)
+    for n in (1, 2, 3):
+        due = n * hour + 30_000
+        assert simulation.store.take_due(due - 1, 9) == []
+        (job,) = simulation.store.take_due(due, 9)
+        assert job.kind == CRON
+        ledger.fire(job, now=due)
+        (first_call,) = simulation.store.take_due(due, 9)
+        assert first_call.kind == CALL
 
 
 def test_a_run_keeps_its_place_at_a_limit_of_runs_until_it_ends():

@@ -7,10 +7,12 @@ from typing import Any
 
 from flowctl.engine.expressions import compiled
 from flowctl.engine.flow_control import DAY_MS, RUN_SCOPE, Batch, FlowControl
+from flowctl.engine.protocol import duration_ms
 
 MAX_STEPS = 1_000
 MAX_STEP_BYTES = 4 * 2**20
 MAX_STATE_BYTES = 32 * 2**20
+MAX_JITTER_MS = 300_000
 MAX_WAIT_MS = 366 * DAY_MS
 MAX_TRIGGERS, MAX_CANCELS, MAX_CONCURRENCY = 10, 5, 2
 MIN_DEBOUNCE_MS, MAX_DEBOUNCE_MS = 1_000, 7 * DAY_MS
@@ -83,6 +85,8 @@ def _check_triggers(triggers: Sequence[Mapping[str, Any]]) -> None:
         if what in seen:
             raise ValueError(f"it has the trigger {what[0]!r} twice; take one away")
         seen.add(what)
+        if (jitter := trigger.get("jitter")) and not 1_000 <= duration_ms(str(jitter)) <= MAX_JITTER_MS:
+            raise ValueError(f"its schedule's jitter is {jitter!r}; choose one from '1s' to '5m'")
 
 
 def _expressions(raw: Mapping[str, Any], rules: FlowControl) -> Iterator[str | None]:

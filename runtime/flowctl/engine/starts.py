@@ -5,6 +5,7 @@ Called by `ledger` inside its transactions; decides with `flow_control`, writes 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
 from flowctl.engine.flow_control import FlowControl, Rate, Singleton
 from flowctl.engine.limits import check_registration
 from flowctl.engine.metrics import Tally
-from flowctl.engine.protocol import Event, Function, new_ulid
+from flowctl.engine.protocol import Event, Function, duration_ms, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
 
 CALL, FETCH, DEBOUNCE, BATCH, CRON = "call", "fetch", "debounce", "batch", "cron"
@@ -35,6 +36,7 @@ class Starts:
     store: Store
     tally: Tally
     cancel: Callable[[RunRow, int], None]
+    chance: Callable[[int], int] = lambda most: random.randint(0, most)  # noqa: S311 - spreads load
     _rules: dict[str, tuple[Function, FlowControl]] = field(
         default_factory=dict[str, tuple[Function, FlowControl]]
     )
@@ -106,20 +108,27 @@ class Starts:
         Those of schedules that are no longer among them are dropped.
         """
         wanted = {
-            (function.slug, str(trigger["cron"]))
+            (function.slug, str(trigger["cron"])): trigger
             for function in functions
             for trigger in function.triggers
             if trigger.get("cron")
         }
         known = set(self.store.db.execute(sql.TIMERS_OF_KIND, (CRON,)).fetchall())
-        for slug, cron in known - wanted:
+        for slug, cron in known - wanted.keys():
             self.store.db.execute(sql.DELETE_TIMER, (slug, cron, CRON))
-        for slug, cron in wanted:
-            self.store.enqueue(slug, cron, CRON, next_time(cron, after=now))
+        for (slug, cron), trigger in wanted.items():
+            self.store.enqueue(slug, cron, CRON, self._next_time(trigger, now))
 
     def schedule_next(self, function: Function, cron: str, *, now: int) -> None:
         """Set the timer of a schedule whose time has come."""
-        self.store.enqueue(function.slug, cron, CRON, next_time(cron, after=now))
+        trigger = next((known for known in function.triggers if known.get("cron") == cron), None)
+        if trigger is not None:
+            self.store.enqueue(function.slug, cron, CRON, self._next_time(trigger, now))
+
+    def _next_time(self, trigger: Mapping[str, Any], now: int) -> int:
+        """The schedule's next time, moved by chance within its jitter."""
+        jitter = duration_ms(str(trigger.get("jitter") or "0s"))
+        return next_time(str(trigger["cron"]), after=now) + self.chance(jitter)
 
     def _rules_of(self, function: Function) -> FlowControl:
         known = self._rules.get(function.slug)
