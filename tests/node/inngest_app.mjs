@@ -102,7 +102,7 @@ const functions = [
   define("races", {}, async ({ group, step }) =>
     group.parallel({ mode: "race" }, () =>
       Promise.race([
-        step.sleep("slow", "1h").then(() => "slow"),
+        step.sleep("slow", "1s").then(() => "slow"),
         step.run("quick", () => "quick"),
       ]),
     ),
