@@ -87,6 +87,7 @@ class App:
         self._runner: LocalRunner | None = None
         self._inngest_runner: InngestRunner | None = None
         self._asgi: Starlette | None = None
+        self._told_of: set[str] = set()
         self._chores: list[asyncio.Task[None]] = []
 
     @property
@@ -141,6 +142,18 @@ class App:
             return "inngest"
         return "local"
 
+    def tell_of_idle_options(self, workflow: Workflow[Any, Any]) -> None:
+        """Log, once, which options of a workflow of the local engine act on Inngest only."""
+        options = workflow.options
+        idle = [*options.flow_control, *(["cron"] if options.cron else [])]
+        if idle and workflow.id not in self._told_of:
+            self._told_of.add(workflow.id)
+            self.logger.warning(
+                "Workflow %r runs on the local engine, where %s has no effect: that is for runs on Inngest.",
+                workflow.id,
+                ", ".join(idle),
+            )
+
     async def opened(self) -> Storage:
         """The storage, open."""
         await self.storage.open()
@@ -154,6 +167,9 @@ class App:
         from flowctl.take_over import take_over  # noqa: PLC0415 - runs import the app: the cycle is cut here
 
         await self.storage.open()
+        for workflow in self.workflows.values():
+            if self.engine_for(workflow) == "local":
+                self.tell_of_idle_options(workflow)
         await take_over(self)
         self._chores.append(asyncio.create_task(self._take_over_later()))
         if self.inngest is not None:

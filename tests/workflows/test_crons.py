@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from flowctl import create_workflow
 from flowctl.testing import TestApp
-from tests.workflows.making import Ran
+from tests.workflows.making import Ran, start
 
 EACH_SECOND = "* * * * * *"
 
@@ -37,6 +37,18 @@ async def test_a_schedule_fires_with_its_input(cron: Any) -> None:
         run = await first_run(workflow)
         assert (run.input, run.result, run.steps["report"].status) == (given, "Vienna", "success")
         assert run.run_id in {r.run_id for r in (await workflow.list_workflow_runs()).runs}
+
+
+async def test_on_the_local_engine_it_is_said_once_that_schedules_and_flow_control_do_nothing(caplog) -> None:
+    idle = {"cron": EACH_SECOND, "idempotency": "event.data.id"}
+    workflow, plain = (
+        create_workflow(id=id, **o).then(Ran().step("a")) for id, o in [("w", idle), ("p", {})]
+    )
+    async with TestApp(workflows=[workflow, plain]):
+        await start(workflow)
+        await start(plain)
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith("Workflow 'w' runs on the local engine, where idempotency, cron has no effect")
 
 
 async def test_a_schedule_in_a_time_zone_keeps_its_hour_there() -> None:

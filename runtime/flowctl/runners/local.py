@@ -211,6 +211,7 @@ class LocalRunner:
         self, workflow: Workflow[Any, Any], leg: Leg, *, number: int, resource_id: str | None
     ) -> LocalLeg:
         """Begin a leg that was claimed."""
+        self.app.tell_of_idle_options(workflow)
         run_id = leg.snapshot.run_id
         signal = AbortSignal()
         clock = self.app.clock
