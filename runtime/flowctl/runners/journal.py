@@ -13,6 +13,26 @@ from flowctl.pubsub import Feed
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot
 from flowctl.storage.base import Commit, RecordWrite, Storage
 
+Known = Mapping[str, object]  # the memo of an operation that was finished
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Whether an operation was finished before: its memo, None, or the storage's error."""
+
+    op: str
+    key: str
+    answer: asyncio.Future[Known | None]
+
+    def settle(self, memo: Known | BaseException | None) -> None:
+        """Answer whoever still waits."""
+        if self.answer.done():
+            return
+        if isinstance(memo, BaseException):
+            self.answer.set_exception(memo)
+        else:
+            self.answer.set_result(memo)
+
 
 @dataclass(slots=True)
 class StoredJournal:
@@ -25,7 +45,8 @@ class StoredJournal:
     leg: int
     clock: Clock
     repeats: bool = True
-    _looking_up: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked: list[_Question] = field(default_factory=list["_Question"])
+    _answering: asyncio.Task[None] | None = None
 
     def now(self) -> int:
         """See Journal."""
@@ -35,16 +56,32 @@ class StoredJournal:
         """See Journal."""
         return str(uuid.uuid4())
 
-    async def finished(self, op: str, key: str) -> Mapping[str, object] | None:
+    async def finished(self, op: str, key: str) -> Known | None:
         """See Journal; a runner that never repeats an operation saves the look-up.
 
-        Look-ups take turns, so that branches begin in their order however many connections a storage has.
+        Branches that ask at the same time are answered together, in order: so they begin in order, and before
+        any of them ends, however long a storage takes.
         """
         if not self.repeats:
             return None
-        async with self._looking_up:
-            run = (self.workflow_id, self.run_id)
-            return await self.storage.finished_memo(*run, leg=self.leg, key=key, op=op)
+        question = _Question(op, key, asyncio.get_running_loop().create_future())
+        self._asked.append(question)
+        if len(self._asked) == 1:
+            self._answering = asyncio.create_task(self._answer())
+        return await question.answer
+
+    async def _answer(self) -> None:
+        memos: list[Known | BaseException | None] = []
+        while len(memos) < len(self._asked):  # others may ask meanwhile
+            new = self._asked[len(memos) :]
+            memos += await asyncio.gather(*map(self._memo, new), return_exceptions=True)
+        asked, self._asked = self._asked, []
+        for question, memo in zip(asked, memos, strict=True):
+            question.settle(memo)
+
+    async def _memo(self, question: _Question) -> Known | None:
+        run = (self.workflow_id, self.run_id)
+        return await self.storage.finished_memo(*run, leg=self.leg, key=question.key, op=question.op)
 
     async def ended(self) -> RunStatus | None:
         """See Journal."""
