@@ -85,9 +85,9 @@ def run_paused(run_id: str) -> WorkflowEvent:
 
 def step_started(run_id: str, key: str, record: StepResult, call_id: str | None = None) -> WorkflowEvent:
     """A step's code is about to run (`call_id` tells this call from others), or a block of steps begins."""
-    shown = {
-        name: value for name, value in record.to_json().items() if name not in {"output", "suspendPayload"}
-    }
+    shown = record.to_json()
+    shown.pop("output", None)
+    shown.pop("suspendPayload", None)
     return WorkflowEvent("workflow-step-start", _named(key, shown, call_id), run_id)
 
 
@@ -132,7 +132,9 @@ def step_wrote(run_id: str, key: str, output: Any) -> WorkflowEvent:
 
 def _named(key: str, payload: Mapping[str, Any], call_id: str | None = None) -> dict[str, Any]:
     shown = event_id(key)
-    return {"stepName": shown, "id": shown} | ({"stepCallId": call_id} if call_id else {}) | dict(payload)
+    if call_id:
+        return {"stepName": shown, "id": shown, "stepCallId": call_id, **payload}
+    return {"stepName": shown, "id": shown, **payload}
 
 
 def event_id(key: str) -> str:

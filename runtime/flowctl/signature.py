@@ -110,6 +110,7 @@ def _known(type_: Any) -> Any:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether a callable is an `async def`, also behind `functools.partial` or `__call__`."""
     while isinstance(function, functools.partial):

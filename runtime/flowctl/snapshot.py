@@ -6,7 +6,7 @@ Python names are snake_case, the JSON of `to_json`/`from_json` is camelCase; tim
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
@@ -106,16 +106,27 @@ class StepResult:
 
         With `stack` its error has the traceback, as results and storages have it.
         """
-        shown = {
-            shown_as: value
-            for name, shown_as in _RECORD_NAMES
-            if name != "error" and (value := getattr(self, name)) is not None
-        }
+        shown: dict[str, Any] = {"status": self.status}
+        if self.payload is not None:
+            shown["payload"] = self.payload
+        if self.status == "success" or self.output is not None:
+            shown["output"] = self.output
+        if self.started_at is not None:
+            shown["startedAt"] = self.started_at
+        if self.ended_at is not None:
+            shown["endedAt"] = self.ended_at
+        if self.metadata is not None:
+            shown["metadata"] = self.metadata
         if self.error is not None:
             shown["error"] = self.error.to_json(stack=stack)
-        if self.status == "success":
-            shown.setdefault("output", None)
-        return shown
+        return shown | self._interruption()
+
+    def _interruption(self) -> dict[str, Any]:
+        """What tells of a suspension and of its end, which few records have."""
+        known = (self.suspend_payload, self.resume_payload, self.suspended_at, self.resumed_at)
+        if known == _NEVER_INTERRUPTED:
+            return {}
+        return {name: value for name, value in zip(_INTERRUPTION, known, strict=True) if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StepResult:
@@ -136,7 +147,8 @@ class StepResult:
         )
 
 
-_RECORD_NAMES = tuple((f.name, camel(f.name)) for f in fields(StepResult))
+_INTERRUPTION = ("suspendPayload", "resumePayload", "suspendedAt", "resumedAt")
+_NEVER_INTERRUPTED = (None, None, None, None)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -198,13 +200,19 @@ class _Instruments:
     stored: Any
 
 
+def _may_be_configured() -> bool:
+    return "opentelemetry.sdk" in sys.modules or _is_chosen()
+
+
 @cache
-def _is_installed() -> bool:
-    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.sdk") is not None
+def _is_chosen() -> bool:
+    """Whether the environment names a provider, which OpenTelemetry loads when it is asked for it."""
+    named = any(os.environ.get(f"OTEL_PYTHON_{kind}_PROVIDER") for kind in ("TRACER", "METER"))
+    return named and find_spec("opentelemetry") is not None
 
 
 def _tracing() -> _Tracing | None:
-    if not _is_installed():
+    if not _may_be_configured():
         return None
     from opentelemetry import trace  # noqa: PLC0415 - an extra
 
@@ -222,7 +230,7 @@ def _tracing_by(provider: Any) -> _Tracing:
 
 
 def _instruments() -> _Instruments | None:
-    if not _is_installed():
+    if not _may_be_configured():
         return None
     from opentelemetry import metrics  # noqa: PLC0415 - an extra
 

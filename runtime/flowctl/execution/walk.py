@@ -9,7 +9,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowctl import graph
@@ -62,7 +63,7 @@ class Scope:
         return f"{self.prefix}{id}"
 
 
-@dataclass(slots=True)
+@dataclass
 class Walk:
     """One leg of a run, as far as it has come."""
 
@@ -114,7 +115,7 @@ class Walk:
         """The run's id."""
         return self.leg.snapshot.run_id
 
-    @property
+    @cached_property
     def name(self) -> LegName:
         """What tells this leg from all others."""
         return LegName(self.scope.workflow.id, self.run_id, self.journal.leg)
@@ -179,10 +180,10 @@ class Walk:
     def snapshot(self, status: RunStatus = "running") -> Snapshot:
         """The run's header as it stands (records are committed one by one)."""
         stored = self.leg.snapshot
-        return replace(
-            stored,
-            status=status,
-            records={},
+        return Snapshot(
+            stored.run_id,
+            status,
+            stored.input,
             state=dict(self.state),
             request_context=self.request_context.to_json(),
             active_paths=[self.positions.get("", 0)],
@@ -190,7 +191,11 @@ class Walk:
             resume_labels=dict(self.labels),
             step_execution_path=list(self.execution_path),
             positions=dict(self.positions),
+            serialized_step_graph=stored.serialized_step_graph,
+            result=stored.result,
+            error=stored.error,
             timestamp=self.journal.now(),
+            engine_run_id=stored.engine_run_id,
         )
 
     async def commit(
