@@ -37,6 +37,12 @@ def _listed(text: object) -> object:
     return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
 
 
+def _whole(number: object) -> object:
+    """JSON knows one kind of number: 1.0 is an integer."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+Index = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 Fields = Annotated[list[RunField], BeforeValidator(_listed)]
 
@@ -144,7 +150,7 @@ class ResumeRun(Body):
     label: str | None = None
     resume_data: Json = None
     request_context: Mapping[str, Any] | None = Field(default=None, description=OVER_STORED)
-    for_each_index: int | None = Field(default=None, ge=0)
+    for_each_index: Index | None = None
     per_step: bool = Field(default=False, description="Stop after one step.")
 
 

@@ -157,9 +157,11 @@ async def read_body(request: Request, model: type[B]) -> B:
     if raw:
         _refuse_other_types(request)
     given = _json(raw.removeprefix(BYTE_ORDER_MARK) or b"{}")
+    body = parsed(model, given, "Invalid request body")
     if _UNUSUAL_NUMBER.search(raw):
-        _refuse_unkept_numbers(given, "")
-    return parsed(model, given, "Invalid request body")
+        named = {name for key, field in model.model_fields.items() for name in (key, field.alias)}
+        _refuse_unkept_numbers({name: value for name, value in given.items() if name in named}, "")
+    return body
 
 
 def _refuse_other_types(request: Request) -> None:
