@@ -19,7 +19,8 @@ HEAD = """\
 # The command line
 
 What `flowctl --help` and `flowctl COMMAND --help` print. Results go to stdout, all else to stderr; `NO_COLOR`
-turns colours off. Every command ends with one of these codes:
+turns colours off. [Projects, settings and servers](projects.md) has what commands find by themselves and what
+`--json` prints. Every command ends with one of these codes:
 
 | code | means |
 |---|---|
