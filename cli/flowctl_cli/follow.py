@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
+from flowctl.errors import FlowctlError
 from flowctl_cli.backend import Backend, RunRef, Stream
-from flowctl_cli.console import brief, is_interactive, result, say, say_prose, shown, style, typed
+from flowctl_cli.console import brief, is_interactive, is_live, result, say, say_prose, shown, style, typed
 from flowctl_cli.forms import as_option, ask, choose, confirm, example, parsed_schema
 from flowctl_cli.progress import shown as shown_live
 from flowctl_cli.run_view import RunView
 from flowctl_cli.tracebacks import say_error
 
+LOOK_SECONDS = 1.0
 EXIT_CODES = {"success": 0, "failed": 1, "canceled": 1, "suspended": 5, "paused": 5}
 
 
@@ -43,7 +45,7 @@ async def follow(
     """Show the events; the run as it stands after the last one."""
     view = RunView.of(run.workflow_id, run.run_id, workflow["stepGraph"])
     try:
-        async with contextlib.aclosing(events), shown_live(view) as progress:
+        async with contextlib.aclosing(events), shown_live(view) as progress, _noting(backend, run, view):
             async for event in events:
                 progress.take(event)
             state = await stored(backend, run)
@@ -52,6 +54,25 @@ async def follow(
         say(backend.interrupted(run))
         raise
     return state
+
+
+@contextlib.asynccontextmanager
+async def _noting(backend: Backend, run: RunRef, view: RunView) -> AsyncGenerator[None]:
+    """Look now and then for what no event tells: tries of a step that failed. Terminals alone show it."""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with contextlib.suppress(FlowctlError):
+                view.note(await stored(backend, run))
+
+    looking = asyncio.create_task(look()) if is_live() else None
+    try:
+        yield
+    finally:
+        if looking is not None:
+            looking.cancel()
+            await asyncio.wait({looking})
 
 
 async def stored(backend: Backend, run: RunRef) -> dict[str, Any]:

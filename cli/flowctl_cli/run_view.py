@@ -78,6 +78,17 @@ class RunView:
                 pass
         return None
 
+    def note(self, run: Mapping[str, Any]) -> None:
+        """Take in what is stored of steps that run: how often they failed so far, and why the last time."""
+        for id, record in (run.get("steps") or {}).items():
+            step = self.steps.get(id)
+            if step is None or step.status != "running":
+                continue
+            _count(step, record)
+            if record.get("status") == "failed":
+                step.retries += 1
+                step.shown = _told(record.get("error") or {})
+
     def settle(self, run: Mapping[str, Any]) -> None:
         """Make it what is stored, where events did not come."""
         self.status = str(run["status"])
@@ -128,12 +139,15 @@ def _ended(step: StepView, payload: Mapping[str, Any]) -> None:
     step.ended_at = payload.get("endedAt") or payload.get("suspendedAt")
     _count(step, payload)
     if step.status == "failed":
-        error = payload.get("error") or {}
-        step.shown = f"{error.get('name', 'Error')}: {error.get('message', '')}"
+        step.shown = _told(payload.get("error") or {})
     elif step.status == "suspended":
         step.shown = None if step.is_nested else _without_meta(payload.get("suspendPayload"))
     else:
         step.shown = None if step.is_sleep else payload.get("output")
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    return f"{error.get('name', 'Error')}: {error.get('message', '')}"
 
 
 def _count(step: StepView, payload: Mapping[str, Any]) -> None:

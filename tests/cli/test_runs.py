@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flowctl_cli.run_view import RunView
 from tests.cli.conftest import FLOWCTL, flowctl, result_of
 from tests.cli.terminal import Terminal
 
@@ -81,6 +82,18 @@ def test_a_step_says_how_often_it_was_retried(orders: Path) -> None:
     assert (run.returncode, "2 retries  3" in run.stderr) == (0, True), run.stderr
     id = result_of(flowctl("runs", "--local", "--json", cwd=orders))["runs"][0]["runId"]
     assert "2 retries" in flowctl("runs", "show", id, "--local", cwd=orders).stderr
+
+
+def test_a_step_that_is_tried_again_says_so_while_it_runs() -> None:
+    view = RunView.of("w", "r", [{"type": "step", "step": {"id": "flaky"}}])
+    view.take({"type": "workflow-step-start", "payload": {"stepName": "flaky", "startedAt": 1}})
+    error = {"name": "ConnectionError", "message": "down"}
+    failed = {"status": "failed", "error": error, "metadata": {"retryCount": 1}}
+    view.note({"steps": {"flaky": failed}})
+    step = view.steps["flaky"]
+    assert (step.status, step.retries, step.shown) == ("running", 2, "ConnectionError: down")
+    view.note({"steps": {"flaky": {"status": "running", "metadata": {"retryCount": 2}}}})
+    assert step.retries == 2
 
 
 def test_input_that_does_not_fit_says_what_would_and_keeps_no_run(orders: Path) -> None:
