@@ -1,4 +1,4 @@
-"""The guide: every block in it runs, in order, and says what the page says."""
+"""The pages that are typed along: every block in them runs, in order, and says what the page says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from tests.cli.conftest import FLOWCTL, Dev, flowctl
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r'```(?:(?P<kind>console)|python title="(?P<file>[^"]+)")\n(?P<text>.*?)```', re.DOTALL)
 RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
@@ -28,10 +28,14 @@ class Reader:
 
     folder: Path
     run_id: str = ""
+    dev: Dev | None = None
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def write(self, file: str, text: str) -> None:
+        seen = len(self.dev.lines) if self.dev else 0
         (self.folder / file).write_text(text)
+        if self.dev is not None:  # both "reloaded x.py" and "x.py could not be loaded"
+            self.dev.wait_for(Path(file).name, after=seen)
 
     def type(self, block: str) -> None:
         for entry in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -69,6 +73,7 @@ class Reader:
         self.stack.callback(reading.join)
         self.stack.callback(process.send_signal, signal.SIGINT)
         dev.wait_for("ready in")
+        self.dev = dev
 
 
 @pytest.fixture
@@ -78,8 +83,9 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield reader
 
 
-def test_every_block_of_the_guide_runs_and_says_what_the_page_says(reader: Reader) -> None:
-    for block in BLOCK.finditer(GUIDE.read_text()):
+@pytest.mark.parametrize("page", ["guide.md", "dev.md"])
+def test_every_block_of_the_page_runs_and_says_what_the_page_says(reader: Reader, page: str) -> None:
+    for block in BLOCK.finditer((DOCS / page).read_text()):
         if block["file"]:
             reader.write(block["file"], block["text"])
         else:

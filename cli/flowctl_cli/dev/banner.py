@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
+import threading
+import time
 import webbrowser
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,8 +52,8 @@ def announce(
 
 
 def reloaded(changed: Sequence[Path], seconds: float) -> str:
-    """One line a reload."""
-    return style(f"reloaded {names(changed)} in {seconds * 1000:.0f} ms", "dim")
+    """One line a reload, in line with the log of requests."""
+    return style(f"{time.strftime('%H:%M:%S')}  reloaded {names(changed)} in {seconds * 1000:.0f} ms", "dim")
 
 
 def failed(report: ErrorReport, changed: Sequence[Path], *, is_served: bool, repeated: bool) -> str:
@@ -85,9 +86,8 @@ def points_elsewhere(url: str, engine: str) -> str:
 
 
 def open_browser(url: str) -> None:
-    """Show the app in a browser, where there is one."""
-    with contextlib.suppress(webbrowser.Error):
-        webbrowser.open(url)
+    """Show the app in a browser, where there is one; some run as long as their window is open."""
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
 @dataclass(slots=True)

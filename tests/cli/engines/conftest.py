@@ -2,6 +2,8 @@
 
 The image is a static busybox and a script that answers as the dev server does: no registry is needed.
 It finds the address of the app in /etc/hosts by hand: a static program cannot ask the C library everywhere.
+Its requests leave their side of the connection open for a second: uvicorn drops the answer to a client that
+has closed its own side already, which busybox's nc does as soon as it has sent.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ host=${3#http://}; path=/${host#*/}; host=${host%%/*}
 while read -r ip name; do [ "$name" = "${host%:*}" ] && address=$ip; done < /etc/hosts
 request="GET $path HTTP/1.0\\r\\nhost: $host\\r\\n\\r\\n"
 (while :; do
-    printf "$request" | nc -w 2 "$address" "${host##*:}" 2>/error.txt | tail -n 1 > /app.new
+    { printf "$request"; sleep 1; } | nc -w 3 "$address" "${host##*:}" 2>/error.txt | tail -n 1 > /app.new
     [ -s /app.new ] && mv /app.new /app.json
     sleep 0.2
 done) &
