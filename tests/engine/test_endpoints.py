@@ -81,6 +81,17 @@ async def test_an_endpoint_reports_its_run_from_begin_to_end(shop):
     assert shop.asked == []
 
 
+async def test_what_an_endpoint_notes_of_its_steps_is_counted_once(shop):
+    note = {"scope": "run", "kind": "userland.cost", "op": "add", "values": {"cents": 1}}
+    await shop.begin(RAN | {"metadata": [note]})
+    wait = {"op": "Sleep", "id": "s", "name": "1h", "metadata": [note]}
+    assert (await shop.report(wait)).status_code == 200
+    query = "query($id: String!) { run(runID: $id) { trace { metadata { values } } } }"
+    asked = {"query": query, "variables": {"id": shop.run_id}}
+    answer = (await shop.http.post(f"{shop.engine.url}/v0/gql", json=asked)).json()
+    assert answer["data"]["run"]["trace"]["metadata"] == [{"values": {"cents": 2}}]
+
+
 async def test_a_run_that_waits_goes_on_by_a_repetition_of_its_request(shop):
     token = (await shop.begin(RAN)).json()["data"]["token"]
     shop.answer = JSONResponse({"op": "RunComplete", "id": "c", "data": {"data": RESULT}}, 206)

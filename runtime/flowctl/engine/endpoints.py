@@ -109,7 +109,8 @@ class Endpoints:
         store, opcodes = self.ledger.store, sent.get("steps") or ()
         run = store.run(run_id)
         finished = [memo_of(opcode) for opcode in opcodes if is_finished_step(opcode)]
-        self.ledger.keep_steps(run_id, finished, asides(opcodes), now=now)
+        passing = [opcode for opcode in opcodes if is_finished_step(opcode) or is_deferral(opcode)]
+        self.ledger.keep_steps(run_id, finished, asides(passing), now=now)
         check_size(store.state_size(run_id))
         effects = endpoint_effects(opcodes, attempts=function.max_attempts, now=now)
         if run is None or not effects:
