@@ -17,5 +17,5 @@ def test_every_test_that_the_table_names_exists() -> None:
 
 
 def names_in(file: str) -> set[str]:
-    tree = ast.parse((ROOT / "tests" / file).read_text())
+    tree = ast.parse((ROOT / "tests" / file.removeprefix("tests/")).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
