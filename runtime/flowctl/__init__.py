@@ -29,7 +29,8 @@ _NAMES = {
     "flowctl.snapshot": "RunResult StepResult",
     "flowctl.step": "Step clone_step create_step step",
     "flowctl.storage": "PostgresStorage SQLiteStorage",
-    "flowctl.workflow": "Workflow clone_workflow create_workflow init",
+    "flowctl.factory": "init",
+    "flowctl.workflow": "Workflow clone_workflow create_workflow",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the stub has the list

@@ -22,6 +22,7 @@ from flowctl.errors import (
     WorkflowNotFoundError,
 )
 from flowctl.events import WorkflowEvent
+from flowctl.factory import init
 from flowctl.mapping import map_variable
 from flowctl.request_context import RequestContext
 from flowctl.run import Run
@@ -30,7 +31,7 @@ from flowctl.server.config import ServerConfig
 from flowctl.snapshot import RunResult, StepResult
 from flowctl.step import Step, clone_step, create_step, step
 from flowctl.storage import PostgresStorage, SQLiteStorage
-from flowctl.workflow import Workflow, clone_workflow, create_workflow, init
+from flowctl.workflow import Workflow, clone_workflow, create_workflow
 
 __all__ = [
     "AlreadyClaimedError",

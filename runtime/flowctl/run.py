@@ -31,7 +31,7 @@ from flowctl.execution.time_travel import Records, Travel, plan_time_travel
 from flowctl.launch import NEVER_STARTED, is_under_way, launch, started_before
 from flowctl.request_context import RequestContext
 from flowctl.schema import parse, to_json
-from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StoredRun
+from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StepResult, StoredRun
 from flowctl.step import Step
 from flowctl.storage.base import Storage
 from flowctl.stored import result_of, with_nested_rows
@@ -182,10 +182,9 @@ class Run(Generic[Out]):
             raise NotActiveError(f"This workflow run was not active: run {self.run_id!r} is {stored.status}.")
         if await is_under_way(self, stored):
             raise StillRunningError(f"Run {self.run_id!r} is still running in another task or process.")
-        snapshot = await with_nested_rows(self._storage, self.workflow, stored.snapshot)
-        leg = plan_restart(self._with_context(snapshot, request_context))
-        records = snapshot.records if len(snapshot.records) > len(stored.snapshot.records) else None
-        return await launch(self, leg, expected=ACTIVE, records=records, newest=stored.leg)
+        whole = await self._whole(stored)
+        leg = plan_restart(self._with_context(whole.snapshot, request_context))
+        return await launch(self, leg, expected=ACTIVE, records=_added(whole, stored), newest=stored.leg)
 
     async def time_travel(
         self,
@@ -313,12 +312,13 @@ class Run(Generic[Out]):
         per_step: bool,
     ) -> Awaitable[Any]:
         seen = await self._stored()
-        stored = await self._at_rest(seen)
+        rest = await self._at_rest(seen)
+        stored = await self._whole(rest)
         snapshot = replace(self._with_context(stored.snapshot, request_context), status="running")
         if stored.status == "paused" and step is None and label is None:
             return await launch(self, Leg("resume", snapshot, per_step=per_step), expected=_PAUSED)
         target = plan_resume(self.workflow, stored.snapshot, step=_path(step), label=label, item=item)
-        if not same_suspension(target, seen.snapshot, stored.snapshot):
+        if seen is not rest and not same_suspension(target, seen.snapshot, rest.snapshot):
             raise AlreadyClaimedError(f"Run {self.run_id!r} was resumed meanwhile: another call was first.")
         data = to_json(resume_data)
         asked = self.workflow.step_named(target.paths[0])
@@ -332,7 +332,7 @@ class Run(Generic[Out]):
             resume_data=data,
             per_step=per_step,
         )
-        return await launch(self, leg, expected=_SUSPENDED)
+        return await launch(self, leg, expected=_SUSPENDED, records=_added(stored, rest))
 
     async def _at_rest(self, stored: StoredRun) -> StoredRun:
         """The run once its leg has ended: a suspension is seen as an event before that."""
@@ -391,6 +391,10 @@ class Run(Generic[Out]):
             raise RunNotFoundError(self.workflow_id, self.run_id)
         return stored
 
+    async def _whole(self, stored: StoredRun) -> StoredRun:
+        """The run with the records of nested workflows that were stored as rows of their own."""
+        return replace(stored, snapshot=await with_nested_rows(self._storage, self.workflow, stored.snapshot))
+
     async def _result(self) -> RunResult[Out]:
         return result_of(self.workflow, await self._stored())
 
@@ -407,6 +411,12 @@ async def create_run(
         workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=app.clock.now()
     )
     return Run(workflow, app, id, stored.resource_id)
+
+
+def _added(whole: StoredRun, stored: StoredRun) -> dict[str, StepResult] | None:
+    """All records, when there are more than those that are stored with the run."""
+    records = whole.snapshot.records
+    return records if len(records) > len(stored.snapshot.records) else None
 
 
 def _path(step: Any) -> str | Sequence[str] | None:

@@ -1,4 +1,4 @@
-"""Workflows: the builder that makes the step graph, and the factory `init` for Inngest.
+"""Workflows: the builder that makes the step graph.
 
 Called by users; calls `graph` for the nodes and `run` for handles. The builder mutates and returns itself.
 """
@@ -18,7 +18,7 @@ from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
 from flowctl.schema import Schema
 from flowctl.snapshot import StoredRuns, picked, shown
-from flowctl.step import Schemas, Step, check_id, clone_step, create_step
+from flowctl.step import Schemas, Step, check_id
 
 if TYPE_CHECKING:
     import inngest
@@ -411,39 +411,6 @@ def clone_workflow(workflow: Workflow[In, Out], *, id: str) -> Workflow[In, Out]
     copy.nodes = list(workflow.nodes)
     copy.committed = workflow.committed
     return copy
-
-
-@dataclass(frozen=True, slots=True)
-class Factory:
-    """What `init(client)` returns: the authoring functions, bound to an Inngest client."""
-
-    client: inngest.Inngest
-
-    def create_workflow(
-        self,
-        *,
-        id: str,
-        input_schema: type[In] | Any = None,
-        output_schema: type[Out] | Any = None,
-        **options: Any,
-    ) -> Workflow[In, Out]:
-        """As `flowctl.create_workflow`; the workflow runs on Inngest."""
-        return create_workflow(
-            id=id, input_schema=input_schema, output_schema=output_schema, client=self.client, **options
-        )
-
-    create_step = staticmethod(create_step)
-    clone_step = staticmethod(clone_step)
-    clone_workflow = staticmethod(clone_workflow)
-
-
-def init(client: inngest.Inngest) -> Factory:
-    """The authoring functions for workflows that run on this Inngest client.
-
-    flow = init(inngest.Inngest(app_id="my-app"))
-    workflow = flow.create_workflow(id="w").then(increment).commit()
-    """
-    return Factory(client)
 
 
 def _checked(step: Any) -> Any:

@@ -136,3 +136,22 @@ async def test_a_run_that_was_waiting_goes_on_with_its_sleep(register) -> None:
     await app.storage.save_snapshot("w", "r", snapshot)
     result = await (await workflow.create_run(run_id="r")).restart()
     assert (result.raw_result, result.steps["nap"].status, ran) == (2, "success", ["after"])
+
+
+async def test_a_suspended_nested_workflow_is_resumed_from_its_own_row(register) -> None:
+    async def ask(ctx: StepContext[Any]) -> Any:
+        return ctx.input_data + ctx.resume_data if ctx.resume_data else await ctx.suspend()
+
+    ran.clear()
+    inner = create_workflow(id="inner").then(adding("two", 2)).then(create_step(id="ask", execute=ask))
+    workflow = create_workflow(id="w").then(inner.commit()).then(adding("four", 4))
+    app = await register(workflow)
+    asked = {"status": "suspended", "payload": 0, "suspendPayload": {"__workflow_meta": {"path": ["ask"]}}}
+    outer = {"status": "suspended", "context": {"input": 0, "inner": asked}, "suspendedPaths": {"inner": [0]}}
+    two = {"status": "success", "payload": 0, "output": 2}
+    waits = {"status": "suspended", "payload": 2, "suspendPayload": {}, "suspendedAt": 1}
+    within = {"status": "suspended", "context": {"input": 0, "two": two, "ask": waits}}
+    await app.storage.save_snapshot("w", "r", outer)
+    await app.storage.save_snapshot("inner", "r", within)
+    result = await (await workflow.create_run(run_id="r")).resume(step=["inner", "ask"], resume_data=10)
+    assert (result.raw_result, ran) == (16, ["four"])
