@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sqlite3
 import sys
+from typing import Any
 
 import httpx
 import inngest
@@ -126,7 +127,9 @@ async def test_a_second_signal_ends_an_engine_that_waits_for_calls(tmp_path):
 
 def registration(url: str) -> dict[str, object]:
     step = {"id": "step", "name": "step", "runtime": {"type": "http", "url": url}}
-    function = {"id": "u-f", "name": "f", "triggers": [{"event": "u/f"}], "steps": {"step": step}}
+    cancel = [{"event": "u/stop", "if": "event.data.id == async.data.id"}]
+    triggers = [{"event": "u/f"}]
+    function = {"id": "u-f", "name": "f", "triggers": triggers, "steps": {"step": step}, "cancel": cancel}
     return {"appName": "u", "url": url, "functions": [function]}
 
 
@@ -169,7 +172,7 @@ def old_database(path, version: int, url: str) -> str:
         db.execute(
             "INSERT INTO runs (run_id, slug, function_id, event_id, event, status, started_at) "
             "VALUES (?, 'u-f', 'f', ?, ?, 'Running', 0)",
-            (run_id, event_id, b'{"name": "u/f", "data": {}}'),
+            (run_id, event_id, b'{"name": "u/f", "data": {"id": 7}}'),
         )
         db.execute("INSERT INTO steps (run_id, step_id, body) VALUES (?, 'a', ?)", (run_id, b'{"data":1}'))
         db.execute(
@@ -177,6 +180,30 @@ def old_database(path, version: int, url: str) -> str:
         )
     db.close()
     return run_id
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS) + 1))
+async def test_a_run_of_an_older_version_still_hears_the_events_that_concern_it(tmp_path, version):
+    path = tmp_path / "engine.db"
+    run_id = old_database(path, version, "http://127.0.0.1:9/fn?stepId=step")
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "INSERT INTO pending (run_id, step_id, kind, race, event, condition) "
+            "VALUES (?, 's', 'event', 0, 'u/came', 'event.data.id == async.data.id')",
+            (run_id,),
+        )
+        if version == len(MIGRATIONS):
+            db.execute("INSERT INTO cancels VALUES (?, 'u/stop', NULL, NULL, '', '')", (run_id,))
+    db.close()
+    async with Engine(EngineConfig(port=0, db=path)) as engine, httpx.AsyncClient() as http:
+
+        async def heard(event: str) -> Any:
+            await http.post(f"{engine.url}/e/k", json={"name": event, "data": {"id": 7}})
+            return (await http.get(f"{engine.url}/v0/runs/{run_id}/actions")).json()
+
+        assert list(await heard("u/came")) == ["a", "s"]
+        await heard("u/stop")
+        assert (await http.get(f"{engine.url}/v1/runs/{run_id}")).json()["data"]["status"] == "Cancelled"
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path):

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import orjson
-
 Facts = Mapping[str, Any]
 Expression = Callable[[Facts], Any]
 
@@ -30,24 +28,6 @@ def holds(text: str | None, facts: Facts) -> bool:
     except InvalidExpressionError:
         return False
     return bool(value) or isinstance(value, list | dict)
-
-
-def needed_text(text: str | None, data: Mapping[str, Any]) -> bytes | None:
-    """What the JSON of an `event` must contain for a condition to hold with this `async`.
-
-    Empty when nothing can be told, None when it holds with no event: so that a database can leave most out.
-    """
-    equality = _EQUALITY.fullmatch(text or "")
-    if equality is None:
-        return b""
-    left, right, *_ = equality.groups()
-    if right is None and left.startswith("async."):
-        return b"" if holds(text, {"async": data}) else None
-    mine = {path.partition(".")[0]: path for path in (left, right) if path}
-    if mine.keys() != {"event", "async"}:
-        return b""
-    value = _path(mine["async"])({"async": data})
-    return orjson.dumps(value) if isinstance(value, str) else b""
 
 
 @lru_cache(maxsize=1024)
@@ -75,7 +55,8 @@ def _comparison(left: str, right: str | None, single: str | None, double: str | 
     def evaluate(facts: Facts) -> bool:
         try:
             other = constant if right is None else _lookup(facts, right)
-            return _lookup(facts, left) == other
+            found = _lookup(facts, left)
+            return found == other and isinstance(found, bool) == isinstance(other, bool)
         except (KeyError, TypeError):
             return False
 

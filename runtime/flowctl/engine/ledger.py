@@ -18,9 +18,10 @@ from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
 from flowctl.engine.ends import FAILED_RUN, end_events, invoker_answer, made
-from flowctl.engine.expressions import holds, needed_text
+from flowctl.engine.expressions import holds
 from flowctl.engine.invocations import invocation, step_invocation
 from flowctl.engine.limits import MAX_STEP_BYTES, signal_conflict, step_overflow
+from flowctl.engine.matching import Key, key_of
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
     INVOKED,
@@ -29,7 +30,6 @@ from flowctl.engine.protocol import (
     Event,
     Function,
     InvalidEventError,
-    duration_ms,
     event_matches,
     iso,
 )
@@ -54,6 +54,7 @@ from flowctl.engine.turn import (
     Sleep,
     Wait,
 )
+from flowctl.engine.waits import Waits
 
 DEDUPE_MS = 24 * 3_600_000
 SLEEP, TIMEOUT = "sleep", "timeout"
@@ -70,13 +71,17 @@ class Ledger:
     backlog: Backlog | None = None
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
     tally: Tally = field(default_factory=Tally)
+    waits: Waits = field(init=False)
     starts: Starts = field(init=False)
     defers: Defers = field(init=False)
     metadata: RunMetadata = field(init=False)
 
     def __post_init__(self) -> None:
         self.defers, self.metadata = Defers(self.store), RunMetadata(self.store)
-        self.starts = Starts(self.store, self.tally, lambda run, now: self._end(run, "Cancelled", {}, now))
+        self.waits = Waits(self.store)
+        self.starts = Starts(
+            self.store, self.waits, self.tally, lambda run, now: self._end(run, "Cancelled", {}, now)
+        )
 
     def take_in(self, events: Sequence[Event]) -> None:
         """Keep events and do what they cause; raises QueueFullError."""
@@ -255,8 +260,10 @@ class Ledger:
         if given_id and self.store.seen_event(event, since=event.received_at - DEDUPE_MS):
             return
         data = event.to_json()
-        self._cancel_by(event, data)
-        self._fulfill_waits(event, data)
+        for run in self.waits.runs_cancelled_by(event, data):
+            self._end(run, "Cancelled", {}, event.received_at)
+        for run_id, step_id in self.waits.steps_met_by(event, data):
+            self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
         self._start_invoked(event)
         for function in self.functions.values():
             for trigger in function.triggers:
@@ -265,28 +272,6 @@ class Ledger:
                 ):
                     self.starts.offer(function, event)
                     break
-
-    def _cancel_by(self, event: Event, data: Mapping[str, Any]) -> None:
-        for function in self.functions.values():
-            for rule in function.cancels:
-                if rule.get("event") != event.name:
-                    continue
-                text = needed_text(rule.get("if"), data)
-                for run in self.store.open_runs(function.slug, text=text) if text is not None else ():
-                    if _in_time(rule, run, event.received_at) and holds(
-                        rule.get("if"), {"event": run.event, "async": data}
-                    ):
-                        self._end(run, "Cancelled", {}, event.received_at)
-
-    def _fulfill_waits(self, event: Event, data: Mapping[str, Any]) -> None:
-        for (condition,) in self.store.db.execute(sql.WAITED_CONDITIONS, (event.name,)).fetchall():
-            text = needed_text(condition, data)
-            if text is None:
-                continue
-            waits = self.store.db.execute(sql.WAITS_FOR_EVENT, (event.name, condition, text)).fetchall()
-            for run_id, step_id, begun_by in waits:
-                if holds(condition, {"event": orjson.loads(begun_by), "async": data}):
-                    self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
 
     def _start_invoked(self, event: Event) -> str | None:
         """Start the function that an event names, whoever sent it; answers why none will start for it."""
@@ -371,7 +356,8 @@ class Ledger:
             return False
         race = effect.race or 0 <= run.sdk_version < JOINS_PARALLEL_STEPS
         row = (run.run_id, effect.step_id, kind, race, event, condition, detail, effect.name)
-        return self.store.db.execute(sql.PUT_PENDING, row).rowcount == 1
+        key = key_of(condition, run.event) if event else Key()
+        return self.store.db.execute(sql.PUT_PENDING, (*row, *key)).rowcount == 1
 
     def _invoke(self, run: RunRow, effect: Invoke, now: int) -> None:
         function = self.functions.get(effect.slug)
@@ -432,6 +418,7 @@ class Ledger:
         self.tally.runs_ended[status] += 1
         self.store.db.execute(sql.DELETE_RUN_JOBS, (run.run_id,))
         self.store.db.execute(sql.DELETE_PENDING, (run.run_id,))
+        self.store.db.execute(sql.DELETE_CANCELS, (run.run_id,))
         if run.gates_json is not None:
             self.store.db.execute(flow_sql.LEAVE_PLACES, (run.run_id,))
         self._answer_invokers(run, status, output, now)
@@ -448,7 +435,3 @@ class Ledger:
                 continue
             for run_id, step_id in self.store.db.execute(sql.INVOKED_BY, (event["id"],)).fetchall():
                 self._step_ended(run_id, step_id, orjson.dumps(body), now)
-
-
-def _in_time(rule: Mapping[str, Any], run: RunRow, now: int) -> bool:
-    return not rule.get("timeout") or now <= run.started_at + duration_ms(str(rule["timeout"]))

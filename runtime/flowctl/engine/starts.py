@@ -21,6 +21,7 @@ from flowctl.engine.limits import check_registration
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, duration_ms, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
+from flowctl.engine.waits import Waits
 
 CALL, FETCH, DEBOUNCE, BATCH, CRON = "call", "fetch", "debounce", "batch", "cron"
 START_TIMEOUT, FINISH_TIMEOUT, ABANDONED = "start-timeout", "finish-timeout", "abandoned"
@@ -34,6 +35,7 @@ class Starts:
     """Begins runs as the functions' rules allow. `cancel` ends a run that a singleton replaces."""
 
     store: Store
+    waits: Waits
     tally: Tally
     cancel: Callable[[RunRow, int], None]
     chance: Callable[[int], int] = lambda most: random.randint(0, most)  # noqa: S311 - spreads load
@@ -87,6 +89,7 @@ class Starts:
         ]
         self.tally.runs_started += 1
         self.store.put_run(run_id, function, event_id, events, now=now, gates=gates, singleton=alone)
+        self.waits.note_cancels(run_id, function, event)
         priority = _value(rules.priority, event) if rules.priority else None
         place = flow_control.rank(due, priority)
         self.store.db.execute(sql.PUT_FIRST_JOB, (run_id, DISCOVERY, CALL, due, place))

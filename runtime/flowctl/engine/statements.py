@@ -97,6 +97,24 @@ MIGRATIONS: tuple[str, ...] = (
         updated_at INTEGER NOT NULL, PRIMARY KEY (run_id, step_id, kind)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE pending ADD COLUMN path TEXT NOT NULL DEFAULT '';
+    ALTER TABLE pending ADD COLUMN digest TEXT NOT NULL DEFAULT '';
+    DROP INDEX pending_waits;
+    CREATE INDEX pending_waits ON pending (event, path, digest) WHERE event IS NOT NULL;
+    CREATE TABLE cancels (
+        run_id TEXT NOT NULL, event TEXT NOT NULL, condition TEXT, timeout TEXT, path TEXT NOT NULL,
+        digest TEXT NOT NULL
+    );
+    CREATE INDEX cancels_of_run ON cancels (run_id);
+    CREATE INDEX cancels_by_event ON cancels (event, path, digest);
+    INSERT INTO cancels (run_id, event, condition, timeout, path, digest)
+        SELECT run_id, rule.value ->> 'event', rule.value ->> 'if', rule.value ->> 'timeout', '', ''
+        FROM apps, json_each(CAST(apps.body AS TEXT), '$.functions') AS function,
+            json_each(function.value, '$.cancel') AS rule, runs
+        WHERE runs.slug = function.value ->> 'id' AND runs.ended_at IS NULL
+            AND rule.value ->> 'event' IS NOT NULL;
+    """,
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -124,7 +142,7 @@ RUN = """
 """
 READ_RUN = RUN + "WHERE run_id = ?"
 RUNS_OF_EVENT = RUN + "WHERE event_id = ? ORDER BY run_id"
-OPEN_RUNS = RUN + "WHERE slug = ?1 AND ended_at IS NULL AND (?2 = x'' OR instr(event, ?2))"
+OPEN_RUNS = RUN + "WHERE slug = ? AND ended_at IS NULL"
 SINGLETON_RUNS = RUN + "WHERE slug = ? AND singleton = ? AND ended_at IS NULL"
 IS_OPEN = "SELECT 1 FROM runs WHERE run_id = ? AND ended_at IS NULL"
 RUN_BEGUN = "UPDATE runs SET status = 'Running' WHERE run_id = ? AND ended_at IS NULL"
@@ -155,18 +173,29 @@ HAS_STEP = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?"
 READ_STEPS = "SELECT step_id, body FROM steps WHERE run_id = ? ORDER BY rowid"
 
 PUT_PENDING = """
-    INSERT INTO pending (run_id, step_id, kind, race, event, condition, detail, name)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO pending (run_id, step_id, kind, race, event, condition, detail, name, path, digest)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
 TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, name"
 HAS_PENDING = "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1"
 PENDING_DETAIL = "SELECT detail FROM pending WHERE run_id = ? AND step_id = ?"
-WAITED_CONDITIONS = "SELECT DISTINCT condition FROM pending WHERE kind = 'event' AND event = ?"
-WAITS_FOR_EVENT = """
-    SELECT run_id, step_id, runs.event FROM pending JOIN runs USING (run_id)
-    WHERE kind = 'event' AND pending.event = ?1 AND condition IS ?2 AND (?3 = x'' OR instr(runs.event, ?3))
+_PATHS = """
+    WITH RECURSIVE paths (path) AS (
+        SELECT min(path) FROM {0} WHERE event = ?1
+        UNION ALL SELECT (SELECT min(path) FROM {0} WHERE event = ?1 AND path > paths.path)
+        FROM paths WHERE path IS NOT NULL
+    ) SELECT path FROM paths WHERE path IS NOT NULL
 """
+WAITED_PATHS = _PATHS.format("pending")
+CANCELLING_PATHS = _PATHS.format("cancels")
+WAITS_FOR_EVENT = """
+    SELECT run_id, step_id, condition, runs.event FROM pending JOIN runs USING (run_id)
+    WHERE pending.event = ? AND path = ? AND digest = ? AND kind = 'event'
+"""
+PUT_CANCEL = "INSERT INTO cancels (run_id, event, condition, timeout, path, digest) VALUES (?, ?, ?, ?, ?, ?)"
+CANCELLED_BY = "SELECT run_id, condition, timeout FROM cancels WHERE event = ? AND path = ? AND digest = ?"
+DELETE_CANCELS = "DELETE FROM cancels WHERE run_id = ?"
 INVOKED_BY = "SELECT run_id, step_id FROM pending WHERE kind = 'invoke' AND detail = ?"
 WAITS_FOR_SIGNAL = """
     SELECT run_id, step_id FROM pending WHERE kind = 'signal' AND detail = ? ORDER BY run_id LIMIT 1

@@ -187,9 +187,9 @@ class Store:
         """A function's open runs with a singleton key."""
         return [RunRow(*row) for row in self.db.execute(sql.SINGLETON_RUNS, (slug, key)).fetchall()]
 
-    def open_runs(self, slug: str, *, text: bytes = b"") -> list[RunRow]:
-        """A function's runs that have not ended, with an event whose JSON contains a text."""
-        return [RunRow(*row) for row in self.db.execute(sql.OPEN_RUNS, (slug, text)).fetchall()]
+    def open_runs(self, slug: str) -> list[RunRow]:
+        """A function's runs that have not ended."""
+        return [RunRow(*row) for row in self.db.execute(sql.OPEN_RUNS, (slug,)).fetchall()]
 
     def encoded_steps(self, run_id: str) -> list[tuple[str, bytes]]:
         """What a run's steps came to as it is stored, in order of their ends."""
