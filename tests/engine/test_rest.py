@@ -110,16 +110,6 @@ async def test_a_cancellation_that_cannot_be_is_refused_with_its_reason(sleeping
     assert part in answer.json()["error"]
 
 
-async def test_metrics_count_what_happened_and_what_is_queued(sleeping):
-    await sleeps(sleeping, await sleeping.send("t/sleeper"))
-    text = (await sleeping.http.get(f"{sleeping.engine.url}/metrics")).text
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert lines["flowctl_events_total"] == "1"
-    assert lines["flowctl_runs_started_total"] == lines["flowctl_runs_open"] == "1"
-    assert lines['flowctl_queue_depth{state="later"}'] == "1"
-    assert lines['flowctl_request_seconds_bucket{le="+Inf"}'] == lines["flowctl_request_seconds_count"] == "1"
-
-
 @pytest.mark.parametrize(
     ("event", "reason"),
     [

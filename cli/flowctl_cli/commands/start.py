@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowctl.deployers.base import MANIFEST
+from flowctl.engine.loop import fast_loop
 from flowctl.errors import ConfigurationError, EngineError, FlowctlError
 from flowctl_cli.console import say
 from flowctl_cli.project import ProjectError, user_traceback
@@ -50,8 +51,8 @@ def command(
     """
     application = load_bundle(folder.resolve())
     listener = _bound(host or os.environ.get("HOST") or "127.0.0.1", _port(port))
-    with contextlib.closing(listener):
-        asyncio.run(_serve(application, listener))
+    with contextlib.closing(listener), asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(_serve(application, listener))
 
 
 def load_bundle(folder: Path) -> Any:

@@ -145,7 +145,8 @@ def work(job: Job) -> NoReturn:
     code = 1
     try:
         role = importlib.import_module(job.spec["role"])
-        asyncio.run(role.serve(job))
+        with asyncio.Runner(loop_factory=getattr(role, "loop_factory", None)) as runner:
+            runner.run(role.serve(job))
         code = 0
     except BaseException as err:  # noqa: BLE001 - a worker reports whatever ends it
         from flowctl_cli.dev.report import report_of  # noqa: PLC0415 - imported before the fork

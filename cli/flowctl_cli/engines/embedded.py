@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from flowctl.engine import Engine, EngineConfig
+from flowctl.engine.loop import fast_loop
 from flowctl_cli.dev.channel import Job
+
+loop_factory = fast_loop()
 
 
 async def serve(job: Job) -> None:

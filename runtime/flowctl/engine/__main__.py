@@ -7,9 +7,10 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from flowctl.engine.loop import fast_loop
 from flowctl.engine.server import Engine, EngineConfig, PortInUseError
 from flowctl.engine.signing import InvalidKeyError
 from flowctl.engine.store import DatabaseError
@@ -46,15 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InvalidKeyError as err:
         return _told(str(err), USAGE)
     return 0
-
-
-def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed (uvicorn brings it, except on Windows); else None for asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415 - not everywhere
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _told(reason: str, code: int) -> int:

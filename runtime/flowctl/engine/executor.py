@@ -135,6 +135,7 @@ class Executor:
                 self._begin(job)
 
     def _begin(self, job: Job) -> None:
+        self.ledger.tally.queue_seconds.add(max(0, now_ms() - job.due) / 1000)
         task = asyncio.create_task(self._call(job))
         self._calls.add(task)
         task.add_done_callback(lambda ended: self._ended(ended, job))
@@ -223,11 +224,14 @@ class Executor:
     async def _sent(self, request: Outgoing) -> Answer:
         """The answer to a request, counted; raises as the transport does."""
         tally, began = self.ledger.tally, time.monotonic()
+        tally.requests_in_flight += 1
         try:
             answer = await self.transport.send(request)
         except OSError as err:
             tally.requests["unreachable" if isinstance(err, NotReachedError) else "broken"] += 1
             raise
+        finally:
+            tally.requests_in_flight -= 1
         tally.requests["answered"] += 1
         tally.request_seconds.add(time.monotonic() - began)
         return answer

@@ -54,8 +54,11 @@ APPS = "SELECT name, body, synced_at FROM apps ORDER BY name"
 DELETE_APP = "DELETE FROM apps WHERE name = ?"
 
 QUEUE_DEPTH = """
-    SELECT CASE WHEN taken = 1 THEN 'running' WHEN taken = 2 THEN 'parked' WHEN due <= :now THEN 'due'
-        ELSE 'later' END AS state, count(*)
-    FROM jobs GROUP BY state
+    SELECT (SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE taken = 0 AND due <= :now),
+        (SELECT count(*) FROM jobs INDEXED BY jobs_due WHERE taken = 0 AND due > :now),
+        (SELECT count(*) FROM jobs INDEXED BY jobs_parked WHERE gate IS NOT NULL),
+        (SELECT count(*) FROM jobs)
 """
-COUNT_OPEN_RUNS = "SELECT count(*) FROM runs WHERE ended_at IS NULL"
+COUNT_OPEN_RUNS = """
+    SELECT slug, status, count(*) FROM runs INDEXED BY runs_open WHERE ended_at IS NULL GROUP BY slug, status
+"""

@@ -115,6 +115,12 @@ MIGRATIONS: tuple[str, ...] = (
         WHERE runs.slug = function.value ->> 'id' AND runs.ended_at IS NULL
             AND rule.value ->> 'event' IS NOT NULL;
     """,
+    """
+    DROP INDEX runs_open;
+    CREATE INDEX runs_open ON runs (slug, status) WHERE ended_at IS NULL;
+    DROP INDEX jobs_due;
+    CREATE INDEX jobs_due ON jobs (due, taken) WHERE taken = 0;
+    """,
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -228,12 +234,12 @@ READY_JOBS = """
     UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id IN (
         SELECT id FROM jobs INDEXED BY jobs_ready WHERE taken = 0 AND rank <= :now AND due <= :now
         ORDER BY rank, id LIMIT :limit
-    ) RETURNING rank, id, run_id, target, kind, attempt, generation
+    ) RETURNING rank, id, run_id, target, kind, attempt, generation, due
 """
 UNURGENT_JOBS = """
     UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id IN (
         SELECT id FROM jobs INDEXED BY jobs_due WHERE taken = 0 AND due <= :now ORDER BY rank, id LIMIT :limit
-    ) RETURNING rank, id, run_id, target, kind, attempt, generation
+    ) RETURNING rank, id, run_id, target, kind, attempt, generation, due
 """
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
 PUT_RETRY = """

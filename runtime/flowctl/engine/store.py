@@ -25,7 +25,8 @@ OPEN_SECONDS = 3.0
 class Job:
     """Something due for a run: call it (`step`), end a sleep, or give up a wait.
 
-    `generation` counts how often it was taken: what an earlier taker still says is stale.
+    `generation` counts how often it was taken: what an earlier taker still says is stale. `due` is when
+    it was to be taken.
     """
 
     id: int
@@ -34,6 +35,7 @@ class Job:
     kind: str
     attempt: int
     generation: int = 0
+    due: int = 0
 
 
 @dataclass(frozen=True, slots=True)
