@@ -117,7 +117,7 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     DROP INDEX runs_open;
-    CREATE INDEX runs_open ON runs (slug, status) WHERE ended_at IS NULL;
+    CREATE INDEX runs_open ON runs (slug, status, ended_at) WHERE ended_at IS NULL;
     DROP INDEX jobs_due;
     CREATE INDEX jobs_due ON jobs (due, taken) WHERE taken = 0;
     """,
