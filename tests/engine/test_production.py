@@ -192,7 +192,7 @@ async def test_a_run_of_an_older_version_still_hears_the_events_that_concern_it(
             "VALUES (?, 's', 'event', 0, 'u/came', 'event.data.id == async.data.id')",
             (run_id,),
         )
-        if version == len(MIGRATIONS):
+        if any("CREATE TABLE cancels" in script for script in MIGRATIONS[:version]):
             db.execute("INSERT INTO cancels VALUES (?, 'u/stop', NULL, NULL, '', '')", (run_id,))
     db.close()
     async with Engine(EngineConfig(port=0, db=path)) as engine, httpx.AsyncClient() as http:
