@@ -75,8 +75,11 @@ class PostgresStorage(SQLStorage):
         if pool is not None:
             await asyncio.to_thread(pool.close)
 
-    async def _transact(self, work: Callable[[Database], T], *, writes: bool = True) -> T:
-        """See SQLStorage."""
+    async def _transact(
+        self, work: Callable[[Database], T], *, writes: bool = True, is_short: bool = False
+    ) -> T:
+        """See SQLStorage: in a thread, since each statement waits for the server."""
+        del is_short
         begin = "BEGIN" if writes else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         with self._lock:
             if self._threads is None:

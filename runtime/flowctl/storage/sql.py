@@ -60,8 +60,13 @@ class SQLStorage(ABC):
     """See Storage; what the statements mean is written here, how a transaction is made is not."""
 
     @abstractmethod
-    async def _transact(self, work: Callable[[Database], T], *, writes: bool = True) -> T:
-        """Run work in one transaction; one that only reads sees a single moment."""
+    async def _transact(
+        self, work: Callable[[Database], T], *, writes: bool = True, is_short: bool = False
+    ) -> T:
+        """Run work in one transaction; one that only reads sees a single moment.
+
+        What `is_short` may hold up an event loop, unless it has to wait for another transaction.
+        """
 
     async def open(self) -> None:
         """See Storage."""
@@ -86,7 +91,7 @@ class SQLStorage(ABC):
             db.execute(sql.INSERT_RUN, row)
             return _read_run(db, workflow_id, run_id)
 
-        run = await self._transact(work)
+        run = await self._transact(work, is_short=True)
         if run is None:
             raise StorageError(f"Run {run_id!r} of {workflow_id!r} vanished while it was being created.")
         return run
@@ -118,7 +123,7 @@ class SQLStorage(ABC):
                 db.execute(sql.PUT_DISPATCH, (*run, leg, _dump(claim.dispatch)))
             return leg
 
-        return await self._transact(work)
+        return await self._transact(work, is_short=claim.records is None)
 
     async def commit(self, commit: Commit) -> bool:
         """See Storage."""
@@ -145,7 +150,7 @@ class SQLStorage(ABC):
                 db.executemany(sql.PUT_EVENT, events)
             return True
 
-        return await self._transact(work)
+        return await self._transact(work, is_short=True)
 
     async def finished_memo(
         self, workflow_id: str, run_id: str, *, leg: int, key: str, op: str
@@ -156,7 +161,7 @@ class SQLStorage(ABC):
             row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, key, leg, op)).fetchone()
             return orjson.loads(row[0]) if row else None
 
-        return await self._transact(work, writes=False)
+        return await self._transact(work, writes=False, is_short=True)
 
     async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:
         """See Storage."""
@@ -201,7 +206,7 @@ class SQLStorage(ABC):
         def work(db: Database) -> Any:
             return db.execute(sql.READ_STATUS, (workflow_id, run_id)).fetchone()
 
-        row = await self._transact(work, writes=False)
+        row = await self._transact(work, writes=False, is_short=True)
         return None if row is None else (row[0], row[1])
 
     async def get_earlier_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
@@ -325,7 +330,7 @@ class SQLStorage(ABC):
     async def delivered(self, dispatch: Dispatch) -> None:
         """See Storage."""
         row = (dispatch.workflow_id, dispatch.run_id, dispatch.leg)
-        await self._transact(lambda db: db.execute(sql.DELETE_DISPATCH, row) and None)
+        await self._transact(lambda db: db.execute(sql.DELETE_DISPATCH, row) and None, is_short=True)
 
     async def renew_leases(self, owner: str, *, until: int) -> None:
         """See Storage."""
