@@ -34,6 +34,8 @@ class Outcome:
     lost: list[int] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     standstills: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    """As standstills, by the clock."""
 
     def __str__(self) -> str:
         still = sorted(self.standstills) or [0.0]
@@ -41,7 +43,8 @@ class Outcome:
             f"{self.kills} kills, {self.sent} events: {len(self.lost)} lost, "
             f"{len(self.repeated)} finished steps run again; {len(self.standstills)} runs lost their worker, "
             f"and with engine and worker there went on after {still[len(still) // 2]:.2f} s (median), "
-            f"{still[-1]:.2f} s (longest)"
+            f"{still[-1]:.2f} s (longest); by the clock, restarts included, "
+            f"{max(self.waits, default=0):.2f} s at most"
         )
 
 
@@ -202,8 +205,8 @@ def judge(log: list[tuple[float, str, int, int]], outcome: Outcome, processes: P
     outcome.lost = [run for run in range(outcome.sent) if known[run] < STEPS]
     ups = [at for at, what, *_ in log if what == "up"]
     outages = [*processes.engine_outages, *without_workers(ups, processes.worker_kills)]
-    outcome.standstills = [
-        available(moment, after[0][0], outages)
+    stood = [
+        (moment, after[0][0])
         for moment in processes.worker_kills
         for happened in by_run.values()
         if (before := [line for line in happened if line[0] <= moment])
@@ -211,6 +214,8 @@ def judge(log: list[tuple[float, str, int, int]], outcome: Outcome, processes: P
         and (after := [line for line in happened if line[0] > moment])
         and after[0][1] == "asked"
     ]
+    outcome.standstills = [available(*span, outages) for span in stood]
+    outcome.waits = [until - since for since, until in stood]
 
 
 def without_workers(ups: list[float], kills: list[float]) -> list[tuple[float, float]]:
