@@ -6,6 +6,8 @@ Here is what SDKs call; `rest`, `checkpoint_api` and `realtime_api` have the oth
 from __future__ import annotations
 
 import html
+import logging
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +46,8 @@ from flowctl.engine.rest import Rest
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
 from flowctl.engine.timing import now_ms
+
+log = logging.getLogger("flowctl.engine")
 
 
 @dataclass(slots=True)
@@ -208,7 +212,7 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["*"],
     )
-    handlers = {RequestError: _mistake, QueueFullError: _full}
+    handlers = {RequestError: _mistake, QueueFullError: _full, sqlite3.Error: _unwritable}
     app = Starlette(routes=api.routes(), exception_handlers=handlers, middleware=[cors])
     authorized = Authorized(app, api.keys)
     return ServerKind(LocalOnly(authorized) if local_only else authorized, api.keys.kind)
@@ -217,6 +221,13 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
 async def _mistake(_: Request, err: Exception) -> Response:
     status = err.http_status if isinstance(err, RequestError) else 500
     return refused(str(err), status)
+
+
+async def _unwritable(request: Request, err: Exception) -> Response:
+    log.error("The database failed at %s %s: %s", request.method, request.url.path, err)
+    answer = refused(f"The engine's database failed, and nothing of the request was kept: {err}", 503)
+    answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return answer
 
 
 async def _full(_: Request, err: Exception) -> Response:

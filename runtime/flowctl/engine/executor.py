@@ -7,7 +7,9 @@ releases what a dead one had taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -80,12 +82,15 @@ class Executor:
             self.woken.clear()
             if self._is_paced(now_ms()):
                 await asyncio.sleep(PACE_SECONDS)
-            wait = self._work(now_ms())
             try:
+                wait = self._work(now_ms())
+            except sqlite3.Error as err:
+                log.error("The database failed, and is tried again: %s", err)  # noqa: TRY400 - it tells all
+                await asyncio.sleep(INTERNAL_ERROR_RETRY_MS / 1000)
+                continue
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await (self.woken.wait() if wait != 0 else asyncio.sleep(0))
-            except TimeoutError:
-                continue
 
     def _work(self, now: int) -> float | None:
         """Take what is due; answers the seconds until more is, None when that is not known."""
@@ -127,12 +132,19 @@ class Executor:
 
     def _take(self, now: int, room: int) -> None:
         for job in self.ledger.store.take_due(now, room):
-            if job.kind == FETCH:
-                self._begin(job)
-            elif job.kind != CALL:
-                self.ledger.fire(job, now=now_ms())
-            elif self.gates.enter(job):
-                self._begin(job)
+            try:
+                self._let_in(job)
+            except sqlite3.Error as err:
+                log.error("A job of run %s failed, and is tried again: %s", job.run_id, err)  # noqa: TRY400 - as above
+                self._put_back(job)
+
+    def _let_in(self, job: Job) -> None:
+        if job.kind == FETCH:
+            self._begin(job)
+        elif job.kind != CALL:
+            self.ledger.fire(job, now=now_ms())
+        elif self.gates.enter(job):
+            self._begin(job)
 
     def _begin(self, job: Job) -> None:
         self.ledger.tally.queue_seconds.add(max(0, now_ms() - job.due) / 1000)
@@ -146,7 +158,16 @@ class Executor:
         self.woken.set()
         if not task.cancelled() and task.exception() is not None:
             log.error("A call failed inside the engine.", exc_info=task.exception())
+            self._put_back(job)
+
+    def _put_back(self, job: Job) -> None:
+        """Have a job done again that failed inside the engine, as soon as the database takes that."""
+        if self._drains:
+            return
+        try:
             self.ledger.put_back(job, due=now_ms() + INTERNAL_ERROR_RETRY_MS)
+        except sqlite3.Error:
+            asyncio.get_running_loop().call_later(INTERNAL_ERROR_RETRY_MS / 1000, self._put_back, job)
 
     async def _call(self, job: Job) -> None:
         """Take turns for a run as long as each leads to the next at once and nobody waits for the place."""

@@ -6,6 +6,8 @@ Started by `server`; each batch is one short transaction, between which the engi
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 from dataclasses import dataclass
 
 from flowctl.engine import flow_statements
@@ -18,6 +20,8 @@ from flowctl.engine.timing import now_ms
 BATCH = 100
 PAUSE_SECONDS = 0.02
 ROUND_SECONDS = 60.0
+
+log = logging.getLogger("flowctl.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,11 @@ class Retention:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            is_done = self.forget(now=now_ms()) == 0
+            try:
+                is_done = self.forget(now=now_ms()) == 0
+            except sqlite3.Error as err:
+                log.error("What ended long ago could not be forgotten: %s", err)  # noqa: TRY400 - it tells all
+                is_done = True
             await asyncio.sleep(ROUND_SECONDS if is_done else PAUSE_SECONDS)
 
     def forget(self, *, now: int) -> int:

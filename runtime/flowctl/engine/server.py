@@ -22,7 +22,7 @@ from flowctl.engine.ledger import Ledger
 from flowctl.engine.realtime import TOKEN_SECRET, Tokens
 from flowctl.engine.retention import Retention
 from flowctl.engine.signing import Keys
-from flowctl.engine.store import Store
+from flowctl.engine.store import DatabaseError, Store
 from flowctl.engine.syncs import Syncs
 from flowctl.engine.transport import Transport
 
@@ -70,7 +70,11 @@ class Engine:
         return f"http://{host}:{self._listener.getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
-        self._store = Store(self.config.db)
+        try:
+            self._store = Store(self.config.db)
+        except DatabaseError:
+            self._listener.close()
+            raise
         woken = asyncio.Event()
         ledger = Ledger(self._store, woken.set, Backlog(self._store, self.config.max_queued))
         apps = Apps(ledger)

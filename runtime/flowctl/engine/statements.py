@@ -265,16 +265,26 @@ RELEASE_JOBS = "UPDATE jobs SET taken = 0, gate = NULL WHERE taken <> 0"
 COUNT_JOBS = "SELECT count(*) FROM jobs"
 
 
-class NewerDatabaseError(Exception):
-    """The database was written by a newer version of this program, whose tables are unknown here."""
+class UnfitDatabaseError(Exception):
+    """The database is none of this program's, or was written by a newer version of it."""
+
+
+def check_ownership(db: sqlite3.Connection) -> None:
+    """Raise UnfitDatabaseError for a database that another program has made; nothing is written."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and not {"apps", "jobs", "pending"} <= tables:
+        shown = ", ".join(sorted(tables)[:5])
+        raise UnfitDatabaseError(
+            f"it is another program's (its tables: {shown}). Give the engine its own file."
+        )
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring the tables to the newest version, one transaction a version; raises NewerDatabaseError."""
+    """Bring the tables to the newest version, one transaction a version; raises UnfitDatabaseError."""
     found = db.execute("PRAGMA user_version").fetchone()[0]
     if found > len(MIGRATIONS):
         known = len(MIGRATIONS)
-        raise NewerDatabaseError(
+        raise UnfitDatabaseError(
             f"its tables have version {found}, this program knows {known}: upgrade flowctl."
         )
     for version in range(found, len(MIGRATIONS)):

@@ -103,9 +103,15 @@ class DatabaseError(Exception):
     """An engine's database file cannot be used."""
 
     def __init__(self, path: Path, reason: Exception) -> None:
-        is_held = isinstance(reason, sqlite3.OperationalError) and "locked" in str(reason)
-        shown = "another engine uses it; stop that, or give another file." if is_held else reason
-        super().__init__(f"Cannot use the database {str(path)!r}: {shown}")
+        super().__init__(f"Cannot use the database {str(path)!r}: {_explained(reason)}")
+
+
+def _explained(reason: Exception) -> str:
+    if not isinstance(reason, sqlite3.DatabaseError | OSError):
+        return str(reason)
+    if "locked" in str(reason):
+        return "another engine uses it; stop that, or give another file."
+    return f"{reason}. Give a file of the engine's own, in a folder that it may write to."
 
 
 class Store:
@@ -127,7 +133,8 @@ class Store:
             yield
             self.db.execute("COMMIT")
         except BaseException:
-            self.db.execute("ROLLBACK")
+            if self.db.in_transaction:  # SQLite itself has undone it when its disk is full
+                self.db.execute("ROLLBACK")
             raise
 
     def secret(self, name: str) -> bytes:
@@ -263,16 +270,20 @@ def _memory() -> sqlite3.Connection:
 
 def _file(path: Path) -> sqlite3.Connection:
     """Held by this process alone, since an engine takes what is leased in it for a dead one's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_SECONDS)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_SECONDS)
+    except (sqlite3.DatabaseError, OSError) as err:
+        raise DatabaseError(path, err) from err
+    try:
+        sql.check_ownership(db)
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         sql.migrate(db)
         db.execute("BEGIN IMMEDIATE")
         db.execute("COMMIT")
-    except (sqlite3.DatabaseError, sql.NewerDatabaseError) as err:
+    except (sqlite3.DatabaseError, sql.UnfitDatabaseError) as err:
         db.close()
         raise DatabaseError(path, err) from err
     return db

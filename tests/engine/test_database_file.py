@@ -1,0 +1,136 @@
+"""A database file that cannot be used, or stops to be usable while the engine runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import inngest
+import pytest
+from engine_world import until
+
+from flowctl.engine import executor
+from flowctl.engine.__main__ import UNUSABLE_DATABASE, main
+from flowctl.engine.store import Store
+
+NOBODY = 65_534
+NO_LIMIT = 2**30
+
+
+def of_another_program(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE records (a)")
+        db.execute("PRAGMA user_version = 3")
+
+
+UNUSABLE = {
+    "no database": (lambda path: path.write_bytes(b"no database" * 1000), "file is not a database"),
+    "cut off": (lambda path: (Store(path).close(), path.write_bytes(path.read_bytes()[:5000])), "malformed"),
+    "another program's": (of_another_program, "it is another program's (its tables: records)"),
+    "a folder": (lambda path: path.mkdir(), "unable to open database file"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_file_that_cannot_be_used_is_named_with_the_reason_and_stays_as_it_was(tmp_path, capsys, kind):
+    make, reason = UNUSABLE[kind]
+    path = tmp_path / "engine.db"
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    assert main(["--port", "0", "--db", str(path)]) == UNUSABLE_DATABASE
+    told = capsys.readouterr().err
+    assert f"Cannot use the database '{path}': " in told
+    assert reason in told
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_folder_that_cannot_be_made_is_named(capsys):
+    assert main(["--port", "0", "--db", "/dev/null/engine.db"]) == UNUSABLE_DATABASE
+    assert "Cannot use the database '/dev/null/engine.db': " in capsys.readouterr().err
+
+
+@pytest.fixture
+def not_root() -> Iterator[Path]:
+    """A folder that everybody sees, and a user whom permissions bind."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    os.seteuid(os.getuid())
+    shutil.rmtree(folder)
+
+
+def test_a_file_that_may_only_be_read_is_told(not_root, capsys):
+    path = not_root / "engine.db"
+    Store(path).close()
+    path.chmod(0o444)
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+    else:
+        not_root.chmod(0o555)
+    assert main(["--port", "0", "--db", str(path)]) == UNUSABLE_DATABASE
+    assert "readonly database" in capsys.readouterr().err
+
+
+def may_grow(world: Any, pages: int) -> None:
+    """How large the engine's database may become: not smaller than it is."""
+    world.engine._store.db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+async def test_a_sender_is_told_when_the_disk_is_full_and_nothing_of_it_is_kept(world):
+    may_grow(world, 1)
+    large = {"name": "t/large", "data": {"text": "x" * 1_000_000}}
+    answer = await world.http.post(f"{world.engine.url}/e/k", json=[large, large])
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert "database or disk is full" in answer.json()["error"]
+    assert await world.get("/v1/events?name=t/large") == []
+    may_grow(world, NO_LIMIT)
+    assert await world.send("t/large")
+
+
+async def test_a_step_whose_end_could_not_be_written_is_run_again_once_there_is_room(world, monkeypatch):
+    monkeypatch.setattr(executor, "INTERNAL_ERROR_RETRY_MS", 20)
+    ran: list[str] = []
+
+    @world.function("large")
+    async def large(ctx: inngest.Context) -> int:
+        async def body() -> str:
+            if not ran:
+                may_grow(world, 1)
+            ran.append("body")
+            return "x" * 1_000_000
+
+        return len(await ctx.step.run("step", body))
+
+    async def failed_twice() -> bool:
+        return len(ran) > 1
+
+    await world.start()
+    event_id = await world.send("t/large")
+    await until(failed_twice, "the second try")
+    may_grow(world, NO_LIMIT)
+    assert (await world.ended(event_id))["output"] == 1_000_000
+
+
+async def test_an_engine_whose_database_fails_for_a_while_goes_on_afterwards(world, monkeypatch, caplog):
+    monkeypatch.setattr(executor, "INTERNAL_ERROR_RETRY_MS", 20)
+
+    @world.function("sleeper")
+    async def sleeper(ctx: inngest.Context) -> str:
+        await ctx.step.sleep("nap", 100)
+        return "woke"
+
+    async def has_failed() -> bool:
+        return "The database failed" in caplog.text
+
+    await world.start()
+    event_id = await world.send("t/sleeper")
+    world.engine._store.db.execute("PRAGMA query_only = 1")
+    await until(has_failed, "a failure")
+    world.engine._store.db.execute("PRAGMA query_only = 0")
+    assert (await world.ended(event_id))["output"] == "woke"
