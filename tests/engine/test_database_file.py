@@ -126,7 +126,7 @@ async def test_an_engine_whose_database_fails_for_a_while_goes_on_afterwards(wor
         return "woke"
 
     async def has_failed() -> bool:
-        return "The database failed" in caplog.text
+        return "readonly database" in caplog.text
 
     await world.start()
     event_id = await world.send("t/sleeper")
