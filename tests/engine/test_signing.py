@@ -44,15 +44,29 @@ def test_a_malformed_key_is_refused_without_being_shown():
     assert "secret" not in str(caught.value)
 
 
-async def test_a_production_app_runs_on_an_engine_with_its_keys():
+ROTATION = {
+    "before": ((OLD,), OLD, None),
+    "the engine accepts the new key too": ((OLD, NEW), OLD, None),
+    "the app has moved on": ((OLD, NEW), NEW, OLD),
+    "the app has moved on first": ((OLD,), NEW, OLD),
+    "the engine signs with the new key": ((NEW,), NEW, OLD),
+    "after": ((NEW,), NEW, None),
+}
+
+
+@pytest.mark.parametrize("phase", ROTATION)
+async def test_a_production_app_runs_on_an_engine_at_each_moment_of_a_rotation_of_keys(phase, monkeypatch):
+    engine_keys, app_key, fallback_key = ROTATION[phase]
+    if fallback_key is not None:
+        monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", fallback_key)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = EngineConfig(port=0, event_keys=("evt",), signing_keys=(NEW, OLD))
+    config = EngineConfig(port=0, event_keys=("evt",), signing_keys=engine_keys)
     async with Engine(config) as engine, httpx.AsyncClient() as http:
         client = inngest.Inngest(
             app_id="p",
             is_production=True,
-            signing_key=NEW,
+            signing_key=app_key,
             event_key="evt",
             api_base_url=engine.url,
             event_api_base_url=engine.url,
