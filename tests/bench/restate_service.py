@@ -1,4 +1,4 @@
-"""The steps of `restate.py` as a Restate service: `restate_service.py PORT`; restate-sdk and hypercorn."""
+"""The steps of `beside_restate.py` as a Restate service: `restate_service.py PORT`, run with restate-sdk."""
 
 import asyncio
 import sys

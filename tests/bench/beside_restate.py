@@ -1,6 +1,6 @@
 """Steps on the embedded engine beside the same steps on Restate's single binary, each with its Python SDK.
 
-    python tests/bench/restate.py [--restate FOLDER] [--runs 7] [--steps 10 100]
+    python tests/bench/beside_restate.py [--restate FOLDER] [--runs 7] [--steps 10 100]
 
 `workflow` is a flowctl loop of n steps (engine and storage in files), `function` an inngest-py one of n
 steps (engine in a file), `restate` a handler of n `ctx.run`. Each is timed from the request that starts it to
@@ -146,7 +146,8 @@ async def child(*command: str, env: dict[str, str]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        os.killpg(started.pid, 9)  # npm's launcher, the binary below it
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, 9)  # npm's launcher, the binary below it
         await started.wait()
 
 
