@@ -353,7 +353,7 @@ def create_workflow(
         retry_config: `{"attempts": extra tries, "delay": milliseconds between them}` for steps without
             `retries` of their own.
         validate_inputs: False passes data on as it is; nested workflows do as the outermost says.
-        should_persist_snapshot: which states of a run are stored.
+        should_persist_snapshot: taken, and does not act: what a run goes on from is always stored.
         on_start: called with a RunInfo before the first step; raising refuses the start.
         on_finish, on_error: called with a RunInfo at the end, and after a failure; what they raise is logged.
         concurrency, rate_limit, throttle, debounce, priority, idempotency, singleton, timeouts: Inngest's
