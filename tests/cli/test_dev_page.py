@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flowctl_cli.dev import slow, supervisor, watch, workers
+from flowctl_cli.dev import serving, slow, watch, workers
 from flowctl_cli.engines.choice import NAMES
 from flowctl_cli.project import ENV_FILES
 
@@ -12,8 +12,8 @@ PAGE = " ".join((Path(__file__).parents[2] / "docs" / "dev.md").read_text().spli
 
 
 def test_the_page_names_the_bounds() -> None:
-    assert (supervisor.DRAIN_SECONDS, supervisor.STOP_SECONDS, slow.SLOW_SECONDS) == (3600, 10, 3)
-    assert f"for an hour, and up to {supervisor.MOST_DRAINING} of them" in PAGE
+    assert (serving.DRAIN_SECONDS, serving.STOP_SECONDS, slow.SLOW_SECONDS) == (3600, 10, 3)
+    assert f"for an hour, and up to {serving.MOST_DRAINING} of them" in PAGE
     assert f"given up after {workers.START_SECONDS:.0f} seconds" in PAGE
     for said in ("finish, for ten seconds at most", "takes longer than three seconds"):
         assert said in PAGE

@@ -11,7 +11,6 @@ import contextlib
 import signal
 import time
 from collections.abc import Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,18 @@ from flowctl_cli.dev import banner
 from flowctl_cli.dev.engine import DevEngine
 from flowctl_cli.dev.options import DevOptions
 from flowctl_cli.dev.report import ErrorReport, status_of
+from flowctl_cli.dev.serving import STOP_SECONDS, Backoff, Serving
 from flowctl_cli.dev.sockets import Sockets
 from flowctl_cli.dev.tls import Certificate, certificate_for
 from flowctl_cli.dev.watch import Filter, changes, is_data
-from flowctl_cli.dev.workers import Pool, Worker, WorkerFailedError
+from flowctl_cli.dev.workers import Pool, WorkerFailedError
 from flowctl_cli.dev_lock import DevLock
 from flowctl_cli.engines.choice import Machine
 from flowctl_cli.engines.detect import look_around
 from flowctl_cli.project import find_project
 
-STOP_SECONDS = 10.0
-DRAIN_SECONDS = 3600.0
-APP_END_SECONDS = 10.0
-MOST_DRAINING = 8
-MENTION_SECONDS = 2.0
 ENGINE_PATIENCE_SECONDS = 3.0
 REGISTER_PAUSES = (0.0, 0.3, 1.0, 3.0)
-BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0)
-STABLE_SECONDS = 10.0
 
 
 class AppFailedError(FlowctlError):
@@ -58,7 +51,6 @@ class Supervisor:
         self.options, self.lock, self.sockets, self.engine, self.pool = options, lock, sockets, engine, pool
         self.began = time.monotonic()
         self.certificate: Certificate | None = None
-        self.worker: Worker | None = None
         self.failure: ErrorReport | None = None
         self.stopping, self.impatient = asyncio.Event(), asyncio.Event()
         self._facts: dict[str, Any] = {}
@@ -67,9 +59,8 @@ class Supervisor:
         self._warned: set[str] = set()
         self._saved = asyncio.Queue[list[Path]]()
         self._changing = asyncio.Lock()
-        self._draining: list[Worker] = []
-        self._deaths: list[float] = []
-        self._slow_at = ""
+        self._backoff = Backoff()
+        self.serving = Serving(self._spawn, lambda: self._saved.put_nowait([]), self.stopping, self._backoff)
         self._tasks: set[asyncio.Task[None]] = set()
         self._fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -81,7 +72,7 @@ class Supervisor:
             if not under_nohup:
                 loop.add_signal_handler(number, self._asked_to_stop)
         self.lock.write(url=self.sockets.inner_url, shown=self.sockets.url, engine=self.engine.url)
-        serving = self._spawn(self._serve())
+        loads = self._spawn(self._serve())
         stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait({stopping, self._fatal}, return_when=asyncio.FIRST_COMPLETED)
@@ -90,8 +81,7 @@ class Supervisor:
         finally:
             stopping.cancel()
             self.stopping.set()
-            serving.cancel()
-            await asyncio.wait({serving})
+            await _cancelled(loads)
             await self._shut_down()
         return self.failure.exit_code if self.failure and not self._facts else 0
 
@@ -179,7 +169,7 @@ class Supervisor:
     async def _generation(self) -> None:
         """Start a worker, wait until its app has answered, have it take over."""
         async with self._changing:
-            worker = await self.pool.start(self._app_spec(), self.sockets.for_worker(), self._heard)
+            worker = await self.pool.start(self._app_spec(), self.sockets.for_worker(), self.serving.hear)
             try:
                 await worker.until_loaded()
                 if worker.facts["inngest"] and self._engine_run is None:
@@ -190,52 +180,7 @@ class Supervisor:
                 self._spawn(worker.end(within=STOP_SECONDS))
                 raise
             self._facts = worker.facts
-            await self._take_over(worker)
-
-    async def _take_over(self, worker: Worker) -> None:
-        old, self.worker = self.worker, worker
-        self._spawn(self._mind(worker))
-        if old is not None:
-            self._spawn(self._drained(old))
-            await old.until_released()
-
-    async def _drained(self, old: Worker) -> None:
-        """Let a replaced worker do what it began, be that long, and say so; local runs it leaves early."""
-        self._draining.append(old)
-        await old.finish(seconds=DRAIN_SECONDS, successor=True)
-        if len(self._draining) > MOST_DRAINING:
-            self._cut(self._draining[0])
-        mention = asyncio.get_running_loop().call_later(MENTION_SECONDS, self._mention, old)
-        await old.end(within=DRAIN_SECONDS + APP_END_SECONDS)
-        mention.cancel()
-        self._draining.remove(old)
-        self._heard({"left": True})
-
-    def _mention(self, old: Worker) -> None:
-        if old.unfinished:
-            say(style(f"the version before goes on with what it began: {old.unfinished}", "dim"))
-
-    def _cut(self, oldest: Worker) -> None:
-        if oldest.unfinished:
-            say(
-                style(
-                    f"More than {MOST_DRAINING} earlier versions are at work: ending the oldest, with "
-                    f"{oldest.unfinished}. Steps that it did not finish run again.",
-                    "yellow",
-                )
-            )
-        oldest.tell(do="end")
-
-    def _heard(self, message: dict[str, Any]) -> None:
-        """A worker that was replaced left a local run: the one that serves now goes on with it.
-
-        Or one says where its import is that takes long.
-        """
-        if message.get("slow") and message["slow"] != self._slow_at:
-            self._slow_at = message["slow"]
-            say(style(f"The app takes long to load: its import is at {self._slow_at}.", "yellow"))
-        if "left" in message and self.worker is not None and not self.stopping.is_set():
-            self.worker.tell(do="take-over")
+            await self.serving.take_over(worker)
 
     async def _loaded(self, changed: list[Path], seconds: float) -> None:
         self.failure = None
@@ -280,23 +225,7 @@ class Supervisor:
         }
         worker = await self.pool.start(spec, self.sockets.for_worker())
         await worker.until_ready()
-        await self._take_over(worker)
-
-    async def _mind(self, worker: Worker) -> None:
-        """Replace the worker when it dies by itself, more slowly when that happens again and again."""
-        await worker.gone.wait()
-        if worker is not self.worker or self.stopping.is_set():
-            return
-        say(style(f"The worker died{worker.how_it_ended}; starting another one.", "yellow"))
-        await self._back_off()
-        if worker is self.worker:
-            self.worker = None
-            self._saved.put_nowait([])
-
-    async def _back_off(self) -> None:
-        now = time.monotonic()
-        self._deaths = [*(at for at in self._deaths if now - at < STABLE_SECONDS), now]
-        await asyncio.sleep(BACKOFF_SECONDS[min(len(self._deaths), len(BACKOFF_SECONDS)) - 1])
+        await self.serving.take_over(worker)
 
     async def _run_engine(self) -> None:
         """Start the engine; another one when it dies."""
@@ -309,7 +238,7 @@ class Supervisor:
             self.engine.up.clear()
             if not self.stopping.is_set():
                 say(style(f"The engine died{self.engine.worker.how_it_ended}; starting it again.", "yellow"))
-                await self._back_off()
+                await self._backoff.wait()
 
     async def _register(self) -> None:
         """Tell the engine what the app serves now; an engine that is still starting is told later."""
@@ -343,7 +272,7 @@ class Supervisor:
             say(style(banner.points_elsewhere(url, self.engine.url), "yellow"))
 
     def _tell_status(self, changed: list[Path], seconds: float | None) -> None:
-        if self.worker is None:
+        if self.serving.worker is None:
             return
         facts = {
             "app": self._facts.get("app"),
@@ -357,7 +286,7 @@ class Supervisor:
             "reloadMs": round(seconds * 1000) if seconds is not None else None,
             "at": round(time.time() * 1000),
         }
-        self.worker.tell(do="status", status=status_of(self.failure, **facts))
+        self.serving.worker.tell(do="status", status=status_of(self.failure, **facts))
 
     def _app_spec(self) -> dict[str, Any]:
         options = self.options
@@ -382,7 +311,7 @@ class Supervisor:
         impatient = asyncio.ensure_future(self.impatient.wait())
         await asyncio.wait({ending, impatient}, return_when=asyncio.FIRST_COMPLETED)
         if not ending.done():
-            for worker in [*self._draining, *([self.worker] if self.worker else [])]:
+            for worker in self.serving.workers:
                 worker.kill()
             await self.engine.stop(now=True)
             ending.cancel()
@@ -393,14 +322,7 @@ class Supervisor:
 
     async def _end_gently(self) -> None:
         async with self._changing:
-            workers = [*self._draining, *([self.worker] if self.worker else [])]
-        for worker in self._draining:
-            asyncio.get_running_loop().call_later(STOP_SECONDS, partial(worker.tell, do="end"))
-        if self.worker is not None:
-            await self.worker.finish(seconds=STOP_SECONDS, successor=False)
-        if unfinished := " and ".join(filter(None, (worker.unfinished for worker in workers))):
-            say(style(f"finishing {unfinished}; Ctrl-C again ends them", "dim"))
-        await asyncio.gather(*(worker.end(within=STOP_SECONDS + APP_END_SECONDS) for worker in workers))
+            await self.serving.end()
         if self._engine_run is not None:
             await _cancelled(self._engine_run)
         await self.engine.stop()
