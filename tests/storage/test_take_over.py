@@ -65,6 +65,32 @@ async def test_of_several_that_take_over_at_once_one_does(shared: Database) -> N
         await app.stop()
 
 
+async def test_a_run_that_sleeps_is_waiting_whoever_goes_on_with_it(shared: Database) -> None:
+    def asleep() -> tuple[App, Any]:
+        workflow = create_workflow(id="w").then(work).sleep(3600_000).commit()
+        return App(workflows=[workflow], storage=shared.storage(), engine="local"), workflow
+
+    async def waiting(leg: int) -> str:
+        async for _, event in app.feed.follow(app.storage, "w", "r"):
+            seen.append(event.type)
+            if seen.count("workflow-start") == leg and "workflow-step-waiting" in seen:
+                break
+        return (await workflow.get_workflow_run_by_id("r")).status
+
+    seen: list[str] = []
+    (app, workflow), (heir, _) = asleep(), asleep()
+    await (await workflow.create_run(run_id="r")).start_async(1)
+    assert await waiting(leg=1) == "waiting"
+    left = asyncio.Event()
+    app.local_runner.part(left.set)
+    await left.wait()
+    await take_over(heir)
+    seen.clear()
+    assert await waiting(leg=2) == "waiting"
+    await heir.stop()
+    await app.stop()
+
+
 def test_a_process_with_the_same_number_as_this_one_was_another() -> None:
     mine = App(engine="local").local_runner.owner
     assert not local.is_lost(mine)

@@ -25,7 +25,7 @@ async def execute_leg(walk: Walk) -> dict[str, Any]:
 
 async def _begin(walk: Walk) -> dict[str, Any]:
     started = events.run_started(walk.run_id, walk.scope.workflow.id)
-    await walk.commit(events=[("start", started)])
+    await walk.commit(status=walk.leg.snapshot.status, events=[("start", started)])
     telemetry.leg_begun(walk.name, queued=walk.env.queued_at, began=walk.journal.now())
     return {}
 

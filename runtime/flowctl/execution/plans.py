@@ -79,8 +79,8 @@ def plan_start(snapshot: Snapshot, *, per_step: bool = False) -> Leg:
 
 
 def plan_restart(snapshot: Snapshot) -> Leg:
-    """From where an interrupted run stopped: finished records stand, begun ones run again."""
-    return Leg("restart", replace(snapshot, status="running"))
+    """From where an interrupted run stopped: finished records stand, begun ones run again, sleeps go on."""
+    return Leg("restart", snapshot)
 
 
 def plan_continuation(leg: Leg, snapshot: Snapshot, settled: Sequence[str]) -> Leg:

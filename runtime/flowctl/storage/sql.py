@@ -105,6 +105,7 @@ class SQLStorage(ABC):
             row = db.execute(
                 sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected))),
                 (
+                    claim.snapshot.status,
                     claim.now,
                     _base(claim.snapshot),
                     _header(claim.snapshot),

@@ -54,7 +54,7 @@ INSERT_RUN = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 CLAIM_RUN = """
-    UPDATE runs SET status = 'running', updated_at = ?, base = ?, header = ?, leg = leg + 1,
+    UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?, leg = leg + 1,
         engine = ?, lease_owner = ?, lease_until = ?
     WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg) RETURNING leg
 """
