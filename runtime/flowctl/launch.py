@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowctl.clock import now_ms
 from flowctl.errors import AlreadyClaimedError, RunNotFoundError, StillRunningError
+from flowctl.execution.callbacks import is_persisted
 from flowctl.execution.plans import Leg, dispatch_body
 from flowctl.runners.local import is_lost
 from flowctl.snapshot import RunStatus, StepResult, StoredRun
@@ -47,6 +48,7 @@ async def launch(
         records=records,
         leg=newest,
         dispatch=dispatch_body(leg, run.resource_id) if engine == "inngest" else None,
+        is_shown=is_persisted(run.workflow, leg.snapshot.status, leg.snapshot.records, app.logger),
     )
     seen = 0 if expected is NEVER_STARTED or engine == "local" else await last_event(run)
     number = await app.storage.claim(claim)

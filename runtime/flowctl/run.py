@@ -24,7 +24,7 @@ from flowctl.errors import (
     StillRunningError,
 )
 from flowctl.events import WorkflowEvent, run_canceled
-from flowctl.execution.callbacks import RunInfo, info_of, notify_ended, notify_started
+from flowctl.execution.callbacks import RunInfo, info_of, is_persisted, notify_ended, notify_started
 from flowctl.execution.paths import leaf_paths
 from flowctl.execution.plans import Leg, plan_restart, plan_resume, plan_start, same_suspension
 from flowctl.execution.time_travel import Records, Travel, plan_time_travel
@@ -408,7 +408,12 @@ async def create_run(
     id = run_id or str(uuid.uuid4())
     snapshot = Snapshot(id, serialized_step_graph=workflow.serialized_step_graph, timestamp=app.clock.now())
     stored = await storage.create_run(
-        workflow.id, id, resource_id=resource_id, snapshot=snapshot, now=app.clock.now()
+        workflow.id,
+        id,
+        resource_id=resource_id,
+        snapshot=snapshot,
+        now=app.clock.now(),
+        is_shown=is_persisted(workflow, "pending", {}, app.logger),
     )
     return Run(workflow, app, id, stored.resource_id)
 

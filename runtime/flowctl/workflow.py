@@ -264,7 +264,7 @@ class Workflow(Generic[In, Out]):
         With `fields` (`["steps", "result"]`) all others but the status are empty or None, and the run's ids
         and times are there; raises ValueError for a name that is no field.
         """
-        run = await (await self._home().opened()).get_run(self.id, run_id)
+        run = await (await self._home().opened()).get_shown_run(self.id, run_id)
         if run is None:
             return None
         snapshot = shown(run.snapshot, nested=with_nested_workflows)
@@ -353,7 +353,9 @@ def create_workflow(
         retry_config: `{"attempts": extra tries, "delay": milliseconds between them}` for steps without
             `retries` of their own.
         validate_inputs: False passes data on as it is; nested workflows do as the outermost says.
-        should_persist_snapshot: taken, and does not act: what a run goes on from is always stored.
+        should_persist_snapshot: asked, whenever a state of a run is stored, whether it is to be shown; called
+            with a SnapshotInfo (`workflow_status`, `step_results`). What is listed and read of the run is the
+            last state that it was true for, if any; what the run goes on from is stored whatever it says.
         on_start: called with a RunInfo before the first step; raising refuses the start.
         on_finish, on_error: called with a RunInfo at the end, and after a failure; what they raise is logged.
         concurrency, rate_limit, throttle, debounce, priority, idempotency, singleton, timeouts: Inngest's
@@ -363,6 +365,7 @@ def create_workflow(
         client: what `init(client)` binds its workflows to.
     """
     check_id("workflow", id)
+    _check_plain("should_persist_snapshot", should_persist_snapshot, workflow_id=id)
     flow_control = {
         "concurrency": concurrency,
         "rate_limit": rate_limit,
@@ -422,6 +425,14 @@ def _checked(step: Any) -> Any:
         else repr(step)
     )
     raise DefinitionError(f"Expected a Step or a Workflow, got {made}.")
+
+
+def _check_plain(name: str, function: Any, *, workflow_id: str) -> None:
+    if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+        raise DefinitionError(
+            f"Workflow {workflow_id!r}: {name} must be a plain function (no async one), or None; "
+            f"got {function!r}."
+        )
 
 
 def _free_id(prefix: str, ordinal: int, taken: set[str]) -> str:

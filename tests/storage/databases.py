@@ -51,10 +51,18 @@ def snapshot(run_id: str = "r", status: Any = "running", **more: Any) -> Snapsho
 
 
 async def create(
-    storage: Any, run_id: str = "r", *, workflow_id: str = "w", now: int = 1, **more: Any
+    storage: Any,
+    run_id: str = "r",
+    *,
+    workflow_id: str = "w",
+    now: int = 1,
+    is_shown: bool = True,
+    **more: Any,
 ) -> Any:
     given = snapshot(run_id, "pending", **more)
-    return await storage.create_run(workflow_id, run_id, resource_id=None, snapshot=given, now=now)
+    return await storage.create_run(
+        workflow_id, run_id, resource_id=None, snapshot=given, now=now, is_shown=is_shown
+    )
 
 
 async def claim(storage: Any, run_id: str = "r", *, expected: Any = ("pending",), **more: Any) -> int | None:
@@ -63,7 +71,14 @@ async def claim(storage: Any, run_id: str = "r", *, expected: Any = ("pending",)
 
 
 async def commit(
-    storage: Any, run_id: str = "r", *, leg: int = 1, status: Any = "running", now: int = 3, **more: Any
+    storage: Any,
+    run_id: str = "r",
+    *,
+    leg: int = 1,
+    status: Any = "running",
+    now: int = 3,
+    is_shown: bool = True,
+    **more: Any,
 ) -> bool:
     """`one="output"` commits a finished record of step `one`, `events=["a"]` events of that type and key."""
     records = {
@@ -73,7 +88,7 @@ async def commit(
     }
     events = [(type, WorkflowEvent(type, {"n": 1}, run_id)) for type in more.get("events", ())]
     given = more.get("snapshot") or snapshot(run_id, status)
-    return await storage.commit(Commit("w", run_id, leg, now, given, records, events))
+    return await storage.commit(Commit("w", run_id, leg, now, given, records, events, is_shown))
 
 
 async def begun(storage: Any, run_id: str = "r", **more: Any) -> None:

@@ -25,9 +25,9 @@ async def work(data: int) -> int:
     return data + 1
 
 
-def app_on(database: Database) -> tuple[App, Any]:
+def app_on(database: Database, **options: Any) -> tuple[App, Any]:
     calls.clear()
-    workflow = create_workflow(id="w").then(work)
+    workflow = create_workflow(id="w", **options).then(work)
     return App(workflows=[workflow], storage=database.storage(), engine="local"), workflow
 
 
@@ -36,6 +36,19 @@ async def left_behind(database: Database, lease: Lease) -> None:
     storage = database.storage()
     await create(storage, input=1)
     await claim(storage, lease=lease, snapshot=snapshot(input=1))
+
+
+async def test_a_run_of_which_no_state_is_shown_is_taken_over(shared: Database) -> None:
+    storage = shared.storage()
+    await create(storage, input=1, is_shown=False)
+    await claim(storage, lease=Lease("another-host:1:x", 1), snapshot=snapshot(input=1), is_shown=False)
+    app, _ = app_on(shared, should_persist_snapshot=lambda info: info.workflow_status == "success")
+    await app.start()
+    async with asyncio.timeout(30):
+        result = await (await app.get_workflow("w").create_run("r")).observe_stream().result()
+    assert (result.status, calls) == ("success", [1])
+    assert (await storage.load_snapshot("w", "r"))["status"] == "success"
+    await app.stop()
 
 
 async def ended(workflow: Any) -> Any:

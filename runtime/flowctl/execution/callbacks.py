@@ -1,4 +1,4 @@
-"""What users are told of a run's beginning and end: `on_start`, `on_finish`, `on_error`.
+"""What users are told and asked about a run: `on_start`, `on_finish`, `on_error`, `should_persist_snapshot`.
 
 Called inside durable operations by `executor` and `nested`, and by `run` for what happens in the caller.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flowctl import graph
 from flowctl.request_context import RequestContext
 from flowctl.schema import own_copy, parse_leniently
 from flowctl.snapshot import RunError, RunStatus, Snapshot, StepResult
@@ -41,6 +42,36 @@ class RunInfo:
     logger: logging.Logger
     app: App | None
     get_init_data: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """What `should_persist_snapshot` is asked about: the run's status, and a record for each step that began.
+
+    A step that runs beside the one that has just ended may not have its record yet.
+    """
+
+    workflow_status: RunStatus
+    step_results: dict[str, StepResult]
+
+
+def is_persisted(
+    workflow: Workflow[Any, Any],
+    status: RunStatus,
+    records: Mapping[str, StepResult],
+    logger: logging.Logger,
+) -> bool:
+    """Whether a state of a run is to be shown, as its workflow says; what that raises is logged: shown."""
+    asked = workflow.options.should_persist_snapshot
+    if asked is None:
+        return True
+    ids = (id for node in workflow.nodes for id in graph.ids_of(node))
+    info = SnapshotInfo(status, {id: records[id] for id in ids if id in records})
+    try:
+        return bool(asked(info))
+    except Exception:
+        logger.exception("should_persist_snapshot of workflow %r raised.", workflow.id)
+        return True
 
 
 def info_of(

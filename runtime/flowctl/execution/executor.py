@@ -41,7 +41,8 @@ async def _finish(walk: Walk, flow: Flow) -> dict[str, Any]:
     info = partial(scope_info, walk, walk.scope, status, result, error)
     await notify_ended(walk.scope.workflow, status, info)
     snapshot = replace(walk.snapshot(status), result=result, error=error)
-    if not await walk.journal.commit(snapshot, records={}, events=_ending(walk, status, result, error)):
+    ending, is_shown = _ending(walk, status, result, error), walk.is_persisted(status)
+    if not await walk.journal.commit(snapshot, records={}, events=ending, is_shown=is_shown):
         return _canceled(walk)
     _tell(walk, status, error)
     shown: dict[str, Any] = {"status": status, "runId": walk.run_id}

@@ -81,6 +81,10 @@ class Journal(Protocol):
         *,
         records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
+        is_shown: bool,
     ) -> bool:
-        """Store changes and wake those who watch; False when the run was canceled meanwhile."""
+        """Store changes and wake those who watch; False when the run was canceled meanwhile.
+
+        Unless `is_shown`, what is shown of the run stays as it was.
+        """
         ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flowctl import graph
 from flowctl.context import AbortSignal, EngineInfo
 from flowctl.events import WorkflowEvent
+from flowctl.execution.callbacks import is_persisted
 from flowctl.execution.changes import Changes
 from flowctl.execution.held import Held
 from flowctl.execution.ops import DurableOps, Journal
@@ -211,10 +212,16 @@ class Walk:
         """
         async with self.turn:
             records, events = self.held.joined(records or {}, events)
-            stored = await self.journal.commit(self.snapshot(status), records=records, events=events)
+            is_shown, snapshot = self.is_persisted(status, records), self.snapshot(status)
+            stored = await self.journal.commit(snapshot, records=records, events=events, is_shown=is_shown)
         if not stored:
             self.canceled = True
             self.env.abort_signal.set()
+
+    def is_persisted(self, status: RunStatus, writes: Mapping[str, RecordWrite | None] | None = None) -> bool:
+        """Whether a state of the run, with what is being written, is to be shown."""
+        new = {key: write.record for key, write in (writes or {}).items() if write is not None}
+        return is_persisted(self.scope.workflow, status, ChainMap(new, self.records), self.env.logger)
 
     def hold(self, records: Mapping[str, RecordWrite], events: Sequence[tuple[str, WorkflowEvent]]) -> None:
         """Store these with the next commit, in some milliseconds at the latest."""

@@ -19,6 +19,7 @@ import inngest
 from flowctl.context import AbortSignal, EngineInfo
 from flowctl.errors import ValidationError
 from flowctl.events import WorkflowEvent, run_finished
+from flowctl.execution.callbacks import is_persisted
 from flowctl.execution.executor import execute_leg
 from flowctl.execution.plans import Leg, dispatch_body, plan_continuation
 from flowctl.execution.walk import Environment, Walk
@@ -30,7 +31,7 @@ from flowctl.runners.journal import StoredJournal
 from flowctl.runners.limits import Budget, RollOver
 from flowctl.runners.publisher import Publisher
 from flowctl.schema import parse, to_json
-from flowctl.snapshot import ACTIVE, RunError, Snapshot
+from flowctl.snapshot import ACTIVE, RunError, RunStatus, Snapshot, StepResult
 from flowctl.storage.base import Claim, RecordWrite
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ class _Journal(StoredJournal):
         *,
         records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
+        is_shown: bool,
     ) -> bool:
         """See Journal."""
-        stored = await StoredJournal.commit(self, snapshot, records=records, events=events)
+        stored = await StoredJournal.commit(self, snapshot, records=records, events=events, is_shown=is_shown)
         if stored and self.publisher is not None:
             for _, event in events:
                 self.publisher.put(event)
@@ -250,8 +252,21 @@ class BoundWorkflow:
             ) from None
         run = (self.workflow.id, ctx.run_id)
         pending = replace(snapshot, status="pending")
-        stored = await storage.create_run(*run, resource_id=None, snapshot=pending, now=self.app.clock.now())
-        claim = Claim(*run, frozenset({"pending"}), self.app.clock.now(), snapshot, engine="inngest")
+        stored = await storage.create_run(
+            *run,
+            resource_id=None,
+            snapshot=pending,
+            now=self.app.clock.now(),
+            is_shown=self._is_persisted("pending"),
+        )
+        claim = Claim(
+            *run,
+            frozenset({"pending"}),
+            self.app.clock.now(),
+            snapshot,
+            engine="inngest",
+            is_shown=self._is_persisted("running"),
+        )
         leg = await storage.claim(claim) if stored.status == "pending" else None
         return {"snapshot": replace(snapshot, serialized_step_graph=[]).to_json(), "leg": leg or stored.leg}
 
@@ -289,6 +304,7 @@ class BoundWorkflow:
                 engine="inngest",
                 dispatch=dispatch_body(next_leg, walk.env.resource_id),
                 leg=number,
+                is_shown=walk.is_persisted("running"),
             )
         )
         return {"status": "running", "runId": walk.run_id, "leg": number + 1}
@@ -335,7 +351,11 @@ class BoundWorkflow:
         finished = run_finished(run_id, status="failed", result=None, error=why)
         snapshot = replace(stored.snapshot, status="failed", error=why)
         async with self._journal(run_id, stored.leg) as journal:
-            await journal.commit(snapshot, records={}, events=[("finish", finished)])
+            is_shown = self._is_persisted("failed", snapshot.records)
+            await journal.commit(snapshot, records={}, events=[("finish", finished)], is_shown=is_shown)
+
+    def _is_persisted(self, status: RunStatus, records: Mapping[str, StepResult] | None = None) -> bool:
+        return is_persisted(self.workflow, status, records or {}, self.app.logger)
 
 
 async def _watch_cancel(journal: StoredJournal, signal: AbortSignal) -> None:

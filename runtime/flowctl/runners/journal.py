@@ -97,9 +97,11 @@ class StoredJournal:
         *,
         records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
+        is_shown: bool,
     ) -> bool:
         """See Journal."""
-        commit = Commit(self.workflow_id, self.run_id, self.leg, self.now(), snapshot, records, events)
+        run = (self.workflow_id, self.run_id)
+        commit = Commit(*run, self.leg, self.now(), snapshot, records, events, is_shown)
         stored = await self.storage.commit(commit)
         if stored and events:
             self.feed.wake(self.workflow_id, self.run_id)

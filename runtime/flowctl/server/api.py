@@ -250,9 +250,9 @@ async def _streamed(
     after = streams.last_event(call.request)
     if after is None or call.query.run_id is None:
         return await streams.respond(call.request, events, skip=skip)
-    stored = await run.workflow.get_workflow_run_by_id(run.run_id)
+    known = await call.app.storage.get_status(run.workflow_id, run.run_id)
     later = await call.app.storage.read_events(run.workflow_id, run.run_id, after=after)
-    if stored is not None and stored.status in ends and not later:
+    if known is not None and known[0] in ends and not later:
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
     events.taken_up(after)
     return await streams.respond(call.request, events, after=after)

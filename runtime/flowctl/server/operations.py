@@ -69,7 +69,7 @@ class Call(Generic[Q, B]):
     async def run(self, run_id: str) -> Run[Any]:
         """The stored run with that id: asking makes none. Raises RunNotFoundError."""
         workflow = self.workflow
-        if await workflow.get_workflow_run_by_id(run_id) is None:
+        if await (await self.app.opened()).get_status(workflow.id, run_id) is None:
             raise RunNotFoundError(workflow.id, run_id)
         return await workflow.create_run(run_id=run_id)
 

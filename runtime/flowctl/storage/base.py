@@ -35,7 +35,8 @@ class RecordWrite:
 class Commit:
     """What one durable operation changes: records, the run's header and new events.
 
-    None under a key forgets the records whose keys begin with it.
+    None under a key forgets the records whose keys begin with it. Unless `is_shown`, what is shown of the run
+    stays as it was.
     """
 
     workflow_id: str
@@ -45,6 +46,7 @@ class Commit:
     snapshot: Snapshot
     records: Mapping[str, RecordWrite | None] = field(default_factory=dict[str, RecordWrite | None])
     events: Sequence[tuple[str, WorkflowEvent]] = ()
+    is_shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Claim:
     """The start of a leg: only one caller may move the run from `expected` to running.
 
     With `leg`, that one must still be the run's newest. `records` replace those that are stored. `dispatch`
-    is what has to be sent for the leg to begin; it is stored with the claim until it was sent.
+    is what has to be sent for the leg to begin; it is stored with the claim until it was sent. Unless
+    `is_shown`, what is shown of the run stays as it was.
     """
 
     workflow_id: str
@@ -65,6 +68,7 @@ class Claim:
     dispatch: Mapping[str, Any] | None = None
     records: Mapping[str, StepResult] | None = None
     leg: int | None = None
+    is_shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,11 @@ class RunFilters(TypedDict, total=False):
 
 class Storage(Protocol):
     """A durable home for runs. Every method is one transaction; all are safe to call from several tasks,
-    event loops, threads and processes."""
+    event loops, threads and processes.
+
+    What a run goes on from is always there (`get_run`). What is shown of it (`get_shown_run`,
+    `load_snapshot`, lists and counts) is the same, or, after a write that was not to be shown, the run as it
+    stood before, or nothing when it was never shown."""
 
     async def open(self) -> None:
         """Create or upgrade the tables. May be called again."""
@@ -109,7 +117,14 @@ class Storage(Protocol):
         ...
 
     async def create_run(
-        self, workflow_id: str, run_id: str, *, resource_id: str | None, snapshot: Snapshot, now: int
+        self,
+        workflow_id: str,
+        run_id: str,
+        *,
+        resource_id: str | None,
+        snapshot: Snapshot,
+        now: int,
+        is_shown: bool = True,
     ) -> StoredRun:
         """Store a pending run; when there is one under that id already, answer that one unchanged."""
         ...
@@ -135,21 +150,25 @@ class Storage(Protocol):
         ...
 
     async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:
-        """Set the run canceled unless it has ended; whether it did."""
+        """Set the run canceled unless it has ended, and show that if it was shown; whether it did."""
         ...
 
     async def save_snapshot(
         self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot
     ) -> None:
-        """Replace everything stored of a run by this snapshot."""
+        """Replace everything stored of a run by this snapshot, and show it."""
         ...
 
     async def load_snapshot(self, workflow_id: str, run_id: str) -> dict[str, Any] | None:
-        """The stored snapshot in its JSON form, or None."""
+        """The snapshot that is shown, in its JSON form, or None."""
         ...
 
     async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        """One run with all its records, or None."""
+        """One run as it stands, with all its records, or None."""
+        ...
+
+    async def get_shown_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """One run as it is shown, with all its records, or None."""
         ...
 
     async def get_status(self, workflow_id: str, run_id: str) -> tuple[RunStatus, int] | None:
@@ -171,7 +190,10 @@ class Storage(Protocol):
         per_page: int | None = None,
         **filters: Unpack[RunFilters],
     ) -> StoredRuns:
-        """Runs, newest first; `page` counts from 0 and needs `per_page`; `total` counts all pages."""
+        """Runs as they are shown, newest first.
+
+        `page` counts from 0 and needs `per_page`; `total` counts all pages.
+        """
         ...
 
     async def list_runs_json(

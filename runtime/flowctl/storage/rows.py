@@ -25,6 +25,12 @@ def stored_run(row: Row, records: Sequence[Record], *, whole: bool = True) -> St
     return StoredRun(workflow_id, run_id, resource_id, _iso(created_at), _iso(updated_at), snapshot, leg)
 
 
+def shown_run(row: Row, records: Sequence[Record]) -> StoredRun:
+    """A run as it is shown; its row has one more column for that, `shown`."""
+    *as_it_stands, shown = row
+    return stored_run(as_it_stands, records) if shown is None else StoredRun.from_json(orjson.loads(shown))
+
+
 def _read_records(rows: Sequence[Record], *, whole: bool) -> dict[str, StepResult]:
     """Records by key. What lies below a record comes after it."""
     read, closed = dict[str, StepResult](), set[str]()
@@ -41,8 +47,10 @@ def _read_records(rows: Sequence[Record], *, whole: bool) -> dict[str, StepResul
 
 
 def listed_run(row: Row, records: Sequence[Record]) -> dict[str, Any]:
-    """As `StoredRun.to_json`, for `orjson.dumps`: records are passed on as they are stored."""
-    workflow_id, run_id, resource_id, status, created_at, updated_at, _, base, header = row
+    """As `shown_run(…).to_json`, for `orjson.dumps`: records are passed on as they are stored."""
+    workflow_id, run_id, resource_id, status, created_at, updated_at, _, base, header, shown = row
+    if shown is not None:
+        return orjson.loads(shown)
     snapshot = {**orjson.loads(base or "{}"), **orjson.loads(header), "runId": run_id, "status": status}
     snapshot["context"] |= {key: _shown(body) for key, body in records if body not in {None, "null"}}
     if "error" in snapshot:

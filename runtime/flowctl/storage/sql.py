@@ -19,7 +19,8 @@ from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
 from flowctl.storage import statements as sql
 from flowctl.storage.base import Claim, Commit, Dispatch, RunFilters, RunPointer
-from flowctl.storage.rows import Record, Row, listed_run, stored_run
+from flowctl.storage.rows import Record, Row, listed_run, shown_run, stored_run
+from flowctl.storage.shown import keep_shown, showing, shown_as_it_stands
 
 T = TypeVar("T")
 ALL = 2**62
@@ -73,7 +74,14 @@ class SQLStorage(ABC):
         await self._transact(lambda _: None, writes=False)
 
     async def create_run(
-        self, workflow_id: str, run_id: str, *, resource_id: str | None, snapshot: Snapshot, now: int
+        self,
+        workflow_id: str,
+        run_id: str,
+        *,
+        resource_id: str | None,
+        snapshot: Snapshot,
+        now: int,
+        is_shown: bool = True,
     ) -> StoredRun:
         """See Storage."""
 
@@ -83,10 +91,12 @@ class SQLStorage(ABC):
                 run_id,
                 resource_id,
                 snapshot.status,
+                snapshot.status,
                 now,
                 now,
                 _base(snapshot),
                 _header(snapshot),
+                int(not is_shown),
             )
             db.execute(sql.INSERT_RUN, row)
             return _read_run(db, workflow_id, run_id)
@@ -102,14 +112,17 @@ class SQLStorage(ABC):
         def work(db: Database) -> int | None:
             lease, run = claim.lease, (claim.workflow_id, claim.run_id)
             holder = (claim.engine, lease.owner if lease else None, lease.until if lease else None)
+            show, shown = showing(claim.snapshot.status, is_shown=claim.is_shown)
+            before = None if claim.is_shown else shown_as_it_stands(db, run)
             row = db.execute(
-                sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected))),
+                sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected)), show=show),
                 (
                     claim.snapshot.status,
                     claim.now,
                     _base(claim.snapshot),
                     _header(claim.snapshot),
                     *holder,
+                    *shown,
                     *run,
                     *claim.expected,
                     claim.leg,
@@ -118,13 +131,14 @@ class SQLStorage(ABC):
             if row is None:
                 return None
             leg: int = row[0]
+            keep_shown(db, before)
             if claim.records is not None:
                 _replace_records(db, run, claim.records, leg=leg - 1)
             if claim.dispatch is not None:
                 db.execute(sql.PUT_DISPATCH, (*run, leg, _dump(claim.dispatch)))
             return leg
 
-        return await self._transact(work, is_short=claim.records is None)
+        return await self._transact(work, is_short=claim.records is None and claim.is_shown)
 
     async def commit(self, commit: Commit) -> bool:
         """See Storage."""
@@ -139,10 +153,14 @@ class SQLStorage(ABC):
             (leg, leg, *run, len(key), key) for key, write in commit.records.items() if write is None
         ]
         events = [(*run, f"{leg}:{key}", _dump(event.to_json())) for key, event in commit.events]
+        show, shown = showing(commit.snapshot.status, is_shown=commit.is_shown)
+        update = sql.UPDATE_RUN.format(show=show)
 
         def work(db: Database) -> bool:
-            if db.execute(sql.UPDATE_RUN, (*header, *run, leg)).rowcount == 0:
+            before = None if commit.is_shown else shown_as_it_stands(db, run)
+            if db.execute(update, (*header, *shown, *run, leg)).rowcount == 0:
                 return False
+            keep_shown(db, before)
             if forgotten:
                 db.executemany(sql.FORGET_RECORDS_BELOW, forgotten)
             if records:
@@ -151,7 +169,7 @@ class SQLStorage(ABC):
                 db.executemany(sql.PUT_EVENT, events)
             return True
 
-        return await self._transact(work, is_short=True)
+        return await self._transact(work, is_short=commit.is_shown)
 
     async def finished_memo(
         self, workflow_id: str, run_id: str, *, leg: int, key: str, op: str
@@ -186,20 +204,31 @@ class SQLStorage(ABC):
 
         def work(db: Database) -> None:
             shown = (_base(given), _header(given))
-            db.execute(sql.INSERT_RUN, (*run, None, given.status, now, now, *shown))
-            db.execute(sql.REPLACE_HEADER, (given.status, now, *shown, *run))
+            db.execute(sql.INSERT_RUN, (*run, None, given.status, given.status, now, now, *shown, 0))
+            db.execute(sql.REPLACE_HEADER, (given.status, now, *shown, given.status, *run))
             _replace_records(db, run, given.records, leg=0)
 
         await self._transact(work)
 
     async def load_snapshot(self, workflow_id: str, run_id: str) -> dict[str, Any] | None:
         """See Storage."""
-        run = await self.get_run(workflow_id, run_id)
+        run = await self.get_shown_run(workflow_id, run_id)
         return run.snapshot.to_json() if run else None
 
     async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """See Storage."""
         return await self._transact(lambda db: _read_run(db, workflow_id, run_id), writes=False)
+
+    async def get_shown_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
+        """See Storage."""
+
+        def work(db: Database) -> StoredRun | None:
+            row = db.execute(sql.READ_SHOWN, (workflow_id, run_id)).fetchone()
+            if row is None or row[0] is None:
+                return _read_run(db, workflow_id, run_id) if row else None
+            return StoredRun.from_json(orjson.loads(row[0]))
+
+        return await self._transact(work, writes=False)
 
     async def get_status(self, workflow_id: str, run_id: str) -> tuple[RunStatus, int] | None:
         """See Storage."""
@@ -235,7 +264,7 @@ class SQLStorage(ABC):
         _check_page(page=page, per_page=per_page)
         window = (per_page, page * per_page) if page is not None and per_page is not None else (None, 0)
         found = await self._transact(self._reading(workflow_id, filters, *window), writes=False)
-        return StoredRuns([stored_run(row, records) for row, records in found.rows], found.total)
+        return StoredRuns([shown_run(row, records) for row, records in found.rows], found.total)
 
     async def list_runs_json(
         self,
@@ -254,7 +283,7 @@ class SQLStorage(ABC):
     ) -> Callable[[Database], _Found]:
         wanted = {
             "workflow_id = ?": workflow_id,
-            "status = ?": filters.get("status"),
+            "shown_status = ?": filters.get("status"),
             "resource_id = ?": filters.get("resource_id"),
             "created_at >= ?": _millis(filters.get("from_date")),
             "created_at <= ?": _millis(filters.get("to_date")),

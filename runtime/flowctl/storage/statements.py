@@ -47,41 +47,67 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_by_resource ON runs (workflow_id, resource_id, created_at{order})
         WHERE resource_id IS NOT NULL;
     """,
+    """
+    ALTER TABLE runs ADD COLUMN hidden {int} NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN shown {json};
+    ALTER TABLE runs ADD COLUMN shown_status TEXT;
+    UPDATE runs SET shown_status = status;
+    DROP INDEX runs_by_creation;
+    DROP INDEX runs_by_status;
+    DROP INDEX runs_by_resource;
+    CREATE INDEX runs_by_creation ON runs (workflow_id, hidden, created_at{order});
+    CREATE INDEX runs_by_status ON runs (workflow_id, hidden, shown_status, created_at{order});
+    CREATE INDEX runs_by_resource ON runs (workflow_id, hidden, resource_id, created_at{order})
+        WHERE resource_id IS NOT NULL;
+    """,
 )
 
+SHOW_AS_IT_STANDS = ", hidden = 0, shown = NULL, shown_status = ?"
+
 INSERT_RUN = """
-    INSERT INTO runs (workflow_id, run_id, resource_id, status, created_at, updated_at, base, header)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+    INSERT INTO runs
+    (workflow_id, run_id, resource_id, status, shown_status, created_at, updated_at, base, header, hidden)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 CLAIM_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?, leg = leg + 1,
-        engine = ?, lease_owner = ?, lease_until = ?
+        engine = ?, lease_owner = ?, lease_until = ?{show}
     WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg) RETURNING leg
 """
 UPDATE_RUN = """
-    UPDATE runs SET status = ?, updated_at = ?, header = ?
+    UPDATE runs SET status = ?, updated_at = ?, header = ?{show}
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
 """
 REPLACE_HEADER = """
-    UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ? WHERE workflow_id = ? AND run_id = ?
+    UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?,
+        hidden = 0, shown = NULL, shown_status = ?
+    WHERE workflow_id = ? AND run_id = ?
 """
 CANCEL_RUN = """
-    UPDATE runs SET status = 'canceled', updated_at = ?
+    UPDATE runs SET status = 'canceled', updated_at = ?, shown = NULL, shown_status = 'canceled'
     WHERE workflow_id = ? AND run_id = ? AND status NOT IN ('success', 'failed', 'canceled')
 """
 READ_RUN = """
     SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
     WHERE workflow_id = ? AND run_id = ?
 """
+LOCK_IF_SHOWN_AS_IT_STANDS = """
+    UPDATE runs SET status = status
+    WHERE workflow_id = ? AND run_id = ? AND hidden = 0 AND shown IS NULL
+    RETURNING workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header
+"""
+KEEP_SHOWN = "UPDATE runs SET shown = ?, shown_status = ? WHERE workflow_id = ? AND run_id = ?"
+READ_SHOWN = "SELECT shown FROM runs WHERE workflow_id = ? AND run_id = ? AND hidden = 0"
 READ_STATUS = "SELECT status, leg FROM runs WHERE workflow_id = ? AND run_id = ?"
 LIST_RUNS = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
-    WHERE {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header, shown
+    FROM runs WHERE hidden = 0 AND {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
 """
-COUNT_RUNS = "SELECT count(*) FROM runs WHERE {where}"
+COUNT_RUNS = "SELECT count(*) FROM runs WHERE hidden = 0 AND {where}"
 COUNT_BY_STATUS = """
-    SELECT workflow_id, status, count(*) FROM runs
-    WHERE workflow_id IN ({workflows}) AND status IN ({statuses}) GROUP BY workflow_id, status
+    SELECT workflow_id, shown_status, count(*) FROM runs
+    WHERE workflow_id IN ({workflows}) AND hidden = 0 AND shown_status IN ({statuses})
+    GROUP BY workflow_id, shown_status
 """
 RECORDS_OF_RUNS = """
     SELECT records.workflow_id, records.run_id, key, body FROM (VALUES {marks}) AS page
