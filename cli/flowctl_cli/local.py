@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowctl.errors import RunNotFoundError
 from flowctl.server import models, wire
+from flowctl.stored import in_detail
 from flowctl_cli.backend import RunRef, Stream, Where
 from flowctl_cli.console import typed, users_prints_aside
 from flowctl_cli.known import remember
@@ -114,7 +115,8 @@ class Local:
 
     async def run(self, run: RunRef) -> dict[str, Any] | None:
         """A run in detail; None if nothing is stored for it."""
-        stored = await self.app.get_workflow(run.workflow_id).get_workflow_run_by_id(run.run_id)
+        workflow = self.app.get_workflow(run.workflow_id)
+        stored = await in_detail(await self.app.opened(), workflow.id, run.run_id)
         return None if stored is None else wire.run_json(stored)
 
     async def runs(self, workflow_id: str, query: Mapping[str, str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ _OURS = (str(Path(flowctl.__file__).parent), str(Path(__file__).parent))
 _CARRIERS = ("/asyncio/", "/concurrent/futures/", "/threading.py")
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line \d+')
 _HEAD = "Traceback (most recent call last)"
+_LOGGED: set[str] = set()  # tracebacks that this process has shown as they happened
 
 
 def without_ours(stack: str) -> str:
@@ -42,9 +43,9 @@ def _is_ours(file: str, *, begun: bool) -> bool:
 
 
 def say_error(error: Mapping[str, Any]) -> None:
-    """An error as data: with the user's traceback where it is known."""
+    """An error as data: with the user's traceback where it is known, and no log has shown it here before."""
     stack = without_ours(str(error.get("stack") or "")).rstrip()
-    say_prose(stack or "\ncaused by ".join(_chain(error)))
+    say_prose(stack if stack and stack not in _LOGGED else "\ncaused by ".join(_chain(error)))
 
 
 def _chain(error: Mapping[str, Any]) -> Iterator[str]:
@@ -65,7 +66,9 @@ class _Shown(logging.Handler):
         say(self.format(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        return UsersFrames().format(record)
+        text = UsersFrames().format(record)
+        _LOGGED.add(record.exc_text or "")
+        return text
 
 
 class UsersFrames(logging.Formatter):

@@ -405,19 +405,24 @@ def settled(snapshot: Snapshot) -> Snapshot:
 
 
 def shown(snapshot: Snapshot, *, nested: bool) -> Snapshot:
-    """A stored run as people look at it: nested steps as `outer.inner`, no items, no tracebacks.
+    """A stored run as people look at it: nested steps as `outer.inner`, no items.
 
     What has a suspended step inside is shown as running: only the step itself waits.
     """
     records = settled(snapshot).records
     around = {outer for key, r in records.items() if r.status == "suspended" for outer in _around(key)}
     kept = {
-        key.replace("/", "."): _plain(record, running=nested and key in around)
+        key.replace("/", "."): _running(record) if nested and key in around else record
         for key, record in records.items()
         if not key.endswith("]") and (nested or "/" not in key)
     }
-    error = snapshot.error.without_stack() if snapshot.error else None
-    return replace(snapshot, records=kept, error=error)
+    return replace(snapshot, records=kept)
+
+
+def untraced(snapshot: Snapshot) -> Snapshot:
+    """A snapshot whose errors have no traceback."""
+    records = {key: replace(r, error=_plain(r.error)) for key, r in snapshot.records.items()}
+    return replace(snapshot, records=records, error=_plain(snapshot.error))
 
 
 _OPTIONAL = {
@@ -455,7 +460,9 @@ def _around(key: str) -> Iterator[str]:
             yield key.rpartition("[")[0]
 
 
-def _plain(record: StepResult, *, running: bool) -> StepResult:
-    error = record.error.without_stack() if record.error else None
-    status = "running" if running and record.status == "suspended" else record.status
-    return replace(record, status=status, error=error)
+def _running(record: StepResult) -> StepResult:
+    return replace(record, status="running") if record.status == "suspended" else record
+
+
+def _plain(error: RunError | None) -> RunError | None:
+    return error.without_stack() if error else None

@@ -1,4 +1,4 @@
-"""What is stored of a run, as callers need it: their result, or an interrupted run as a whole."""
+"""What is stored of a run, as callers need it: their result, its detail, or an interrupted run as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing_extensions import TypeVar
 
 from flowctl.execution.paths import leaf_paths, without_meta
 from flowctl.schema import parse_leniently
-from flowctl.snapshot import RunError, RunResult, Snapshot, StoredRun, settled
+from flowctl.snapshot import RunError, RunResult, Snapshot, StoredRun, settled, shown
 from flowctl.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -35,6 +35,14 @@ async def with_nested_rows(storage: Storage, workflow: Workflow[Any, Any], snaps
             inner = await with_nested_rows(storage, nested, own.snapshot)
             records |= {f"{key}/{id}": record for id, record in inner.records.items()}
     return replace(snapshot, records=records)
+
+
+async def in_detail(
+    storage: Storage, workflow_id: str, run_id: str, *, nested: bool = True
+) -> StoredRun | None:
+    """One run as it is shown to people, with the tracebacks of its errors; None when there is none."""
+    run = await storage.get_shown_run(workflow_id, run_id)
+    return run and replace(run, snapshot=shown(traced(run.snapshot), nested=nested))
 
 
 def traced(snapshot: Snapshot) -> Snapshot:

@@ -17,8 +17,9 @@ from flowctl import graph, mapping
 from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
 from flowctl.schema import Schema
-from flowctl.snapshot import StoredRuns, picked, shown
+from flowctl.snapshot import StoredRuns, picked, untraced
 from flowctl.step import Schemas, Step, check_id
+from flowctl.stored import in_detail
 
 if TYPE_CHECKING:
     import inngest
@@ -264,10 +265,11 @@ class Workflow(Generic[In, Out]):
         With `fields` (`["steps", "result"]`) all others but the status are empty or None, and the run's ids
         and times are there; raises ValueError for a name that is no field.
         """
-        run = await (await self._home().opened()).get_shown_run(self.id, run_id)
+        storage = await self._home().opened()
+        run = await in_detail(storage, self.id, run_id, nested=with_nested_workflows)
         if run is None:
             return None
-        snapshot = shown(run.snapshot, nested=with_nested_workflows)
+        snapshot = untraced(run.snapshot)
         return replace(run, snapshot=snapshot if fields is None else picked(snapshot, fields))
 
     async def delete_workflow_run_by_id(self, run_id: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flowctl_cli.run_view import RunView
-from tests.cli.conftest import FLOWCTL, flowctl, result_of
+from tests.cli.conftest import FLOWCTL, flowctl, result_of, serving
 from tests.cli.terminal import Terminal
 
 TEA = '{"item": "tea"}'
@@ -72,9 +72,23 @@ def test_stdout_has_the_result_alone_whatever_the_steps_print(orders: Path) -> N
 def test_a_failed_run_shows_the_users_traceback_and_none_of_ours(orders: Path) -> None:
     run = flowctl("invoke", "broken", "--local", cwd=orders)
     assert run.returncode == 1
-    files = [line.split('"')[1] for line in run.stderr.splitlines() if line.lstrip().startswith("File ")]
-    assert files == [str(orders / "app.py")]
+    assert files_of(run.stderr) == [str(orders / "app.py")]
     assert "KeyError: 'tea'" in run.stderr
+
+
+def test_the_users_traceback_of_a_run_is_shown_later_and_by_a_server_too(orders: Path) -> None:
+    with serving(orders) as dev:
+        run = flowctl("invoke", "broken", "--json", "--url", dev.url, cwd=orders)
+        id = result_of(run)["runId"]
+        assert 'prices["tea"] += 1' in result_of(run)["error"]["stack"]
+        for command in (("invoke", "broken", "--url", dev.url), ("runs", "show", id, "--url", dev.url)):
+            assert files_of(flowctl(*command, cwd=orders).stderr) == [str(orders / "app.py")]
+    assert files_of(flowctl("runs", "show", id, "--local", cwd=orders).stderr) == [str(orders / "app.py")]
+
+
+def files_of(text: str) -> list[str]:
+    """The files of the tracebacks in it."""
+    return [line.split('"')[1] for line in text.splitlines() if line.lstrip().startswith("File ")]
 
 
 def test_a_step_says_how_often_it_was_retried(orders: Path) -> None:

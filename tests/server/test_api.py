@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
+
+from flowctl import App, StepContext, create_step, create_workflow
 
 
 async def test_workflows_are_listed_by_id_with_schemas_and_graph(http) -> None:
@@ -179,3 +182,20 @@ async def test_readiness_names_what_is_missing(http) -> None:
     assert (await http.get("/health")).json() == {"success": True}
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["checks"]) == (200, {"storage": {"ok": True}})
+
+
+async def test_one_run_shows_the_tracebacks_of_its_errors_and_lists_and_events_do_not(serve_app) -> None:
+    async def fail(ctx: StepContext) -> None:
+        raise LookupError("no such thing")
+
+    step = create_step(id="fails", execute=fail)
+    inner = create_workflow(id="inner").then(step).commit()
+    url = await serve_app(App(workflows=[create_workflow(id="w").then(inner).commit()]))
+    async with httpx.AsyncClient(base_url=f"{url}/api/workflows/w") as http:
+        result = (await http.post("/start-async", json={})).json()
+        run = (await http.get(f"/runs/{result['runId']}")).json()
+        shown = [run["error"], run["steps"]["inner"]["error"], run["steps"]["inner.fails"]["error"]]
+        assert [error["stack"] for error in shown] == [result["error"]["stack"]] * 3
+        assert "in fail\n" in run["error"]["stack"]
+        for path in ("/runs", f"/observe?runId={result['runId']}"):
+            assert "Traceback" not in (await http.get(path)).text

@@ -17,6 +17,7 @@ from flowctl.server import functions, models, streams, wire
 from flowctl.server.models import Body, NewRunQuery, Query, RunQuery
 from flowctl.server.operations import Call, Operation, json_response, operation
 from flowctl.snapshot import TERMINAL, RunResult, StoredRun
+from flowctl.stored import in_detail
 from flowctl.stream import RunStream
 from flowctl.take_over import take_over
 
@@ -264,7 +265,7 @@ async def _created(call: Call[NewRunQuery, Any], resource_id: str | None) -> Run
 
 async def _stored(call: Call[Any, Any], *, nested: bool) -> StoredRun:
     workflow, run_id = call.workflow, call.named("runId")
-    run = await workflow.get_workflow_run_by_id(run_id, with_nested_workflows=nested)
+    run = await in_detail(await call.app.opened(), workflow.id, run_id, nested=nested)
     if run is None:
         raise RunNotFoundError(workflow.id, run_id)
     return run

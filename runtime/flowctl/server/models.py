@@ -311,12 +311,16 @@ class RunCounts(Model):
 
 
 class ErrorInfo(Model):
-    """An error of a run, with the exception's own attributes beside."""
+    """An error of a run, with the exception's own attributes beside.
+
+    Results and single runs have the traceback as `stack`; lists and events do not.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     name: str
     message: str
+    stack: str | None = None
 
 
 class StepRecord(Model):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from flowctl.snapshot import StoredRun
+from flowctl.snapshot import StoredRun, untraced
 from flowctl.step import Step
 from flowctl.workflow import Workflow
 
@@ -73,12 +74,12 @@ def schema_text(schema: Any) -> str | None:
 
 
 def run_json(run: StoredRun, fields: Collection[str] | None = None) -> dict[str, Any]:
-    """One run in detail; `fields` keeps some of what is optional."""
+    """One run in detail, with the tracebacks it has; `fields` keeps some of what is optional."""
     snapshot = run.snapshot
     detail: dict[str, Any] = {
         "payload": snapshot.input,
         "initialState": snapshot.state,
-        "steps": {key: record.to_json() for key, record in snapshot.records.items() if "[" not in key},
+        "steps": {key: r.to_json(stack=True) for key, r in snapshot.records.items() if "[" not in key},
         "activeStepsPath": snapshot.header_json()["activeStepsPath"],
         "serializedStepGraph": snapshot.serialized_step_graph,
         "suspendedPaths": snapshot.suspended_paths,
@@ -89,7 +90,7 @@ def run_json(run: StoredRun, fields: Collection[str] | None = None) -> dict[str,
     if snapshot.status == "success":
         detail["result"] = snapshot.result
     if snapshot.error is not None:
-        detail["error"] = snapshot.error.to_json()
+        detail["error"] = snapshot.error.to_json(stack=True)
     identity = {
         "runId": run.run_id,
         "workflowName": run.workflow_id,
@@ -102,10 +103,11 @@ def run_json(run: StoredRun, fields: Collection[str] | None = None) -> dict[str,
 
 
 def stored_run(detail: Mapping[str, Any]) -> StoredRun:
-    """The run of what `run_json` made of it."""
+    """The run of what `run_json` made of it, as `get_workflow_run_by_id` answers it."""
     context = {**detail.get("steps", {}), "input": detail.get("payload")}
     snapshot = {**detail, "context": context, "value": detail.get("initialState")}
-    return StoredRun.from_json({**detail, "snapshot": snapshot})
+    run = StoredRun.from_json({**detail, "snapshot": snapshot})
+    return replace(run, snapshot=untraced(run.snapshot))
 
 
 def dump(value: Mapping[str, Any] | list[Any]) -> bytes:
