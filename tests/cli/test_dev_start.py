@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +72,17 @@ def test_a_daemon_that_the_user_may_not_use_is_told_from_none(tmp_path: Path) ->
             )
     assert f"The Docker daemon at {path} may not be used by this user" in run.stdout
     assert "usermod -aG docker" in run.stdout
+
+
+def test_ctrl_c_leaves_the_next_prompt_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(ROUTES)
+    terminal = Terminal("dev", "--port", "0", "--engine-port", "0", cwd=tmp_path)
+    terminal.wait_for("ready in")
+    os.write(terminal.ours, b"^C")  # as terminals show it
+    terminal.wait_for("^C")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.end() == 0
+    assert terminal.shown.endswith("^C\n")
 
 
 def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -70,7 +71,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             under_nohup = number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
             if not under_nohup:
-                loop.add_signal_handler(number, self._asked_to_stop)
+                loop.add_signal_handler(number, self._asked_to_stop, number)
         self.lock.write(url=self.sockets.inner_url, shown=self.sockets.url, engine=self.engine.url)
         loads = self._spawn(self._serve())
         stopping = asyncio.ensure_future(self.stopping.wait())
@@ -85,7 +86,9 @@ class Supervisor:
             await self._shut_down()
         return self.failure.exit_code if self.failure and not self._facts else 0
 
-    def _asked_to_stop(self) -> None:
+    def _asked_to_stop(self, number: int) -> None:
+        if number == signal.SIGINT and sys.stderr.isatty():
+            say()  # after the terminal's ^C: what is told now, or the next prompt, has a line of its own
         if self.stopping.is_set():
             self.impatient.set()
         self.stopping.set()
