@@ -91,5 +91,6 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         run = flowctl("dev", "--port", str(port), cwd=tmp_path)
     assert run.returncode == 4
-    assert f"Cannot listen on 127.0.0.1:{port}" in run.stderr
+    taken_by = f"Address already in use by process {os.getpid()} ("
+    assert f"Cannot listen on 127.0.0.1:{port}: {taken_by}" in run.stderr
     assert "choose another port with --port" in run.stderr

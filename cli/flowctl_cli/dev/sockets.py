@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from dataclasses import dataclass
 
 from flowctl.errors import EngineError
+from flowctl_cli.dev.holder import holder_of
 
 ANY = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 LOOPBACK = "127.0.0.1"
@@ -83,12 +85,17 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         listener.listen(1024)
     except (OSError, OverflowError) as err:
         listener.close()
-        why = os.strerror(err.errno or 0) if isinstance(err, OSError) and err.errno else str(err)
         raise EngineError(
-            f"Cannot listen on {host}:{port}: {why}. "
+            f"Cannot listen on {host}:{port}: {_reason(err, port)}. "
             f"Stop the other program, or choose another port with {option}."
         ) from err
     return listener
+
+
+def _reason(err: OSError | OverflowError, port: int) -> str:
+    number = err.errno if isinstance(err, OSError) else None
+    holder = holder_of(port) if number == errno.EADDRINUSE else ""
+    return (os.strerror(number) if number else str(err)) + (f" by {holder}" if holder else "")
 
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
