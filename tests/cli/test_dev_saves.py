@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from flowctl_cli.dev import workers
 from tests.cli.conftest import family
 from tests.cli.test_dev import until
 from tests.cli.test_reload import ROUTES, routes, save, version_of
@@ -138,6 +141,27 @@ def test_an_import_that_takes_long_is_told_with_its_place_and_given_up_at_the_ne
         save(tmp_path, 2)
         until(lambda: version_of(dev) == 2)
         until(lambda: len(family(dev.process.pid)) == 2)
+
+
+async def test_an_import_that_never_ends_is_given_up_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("while True:\n    pass\n")
+    spec = {"role": "flowctl_cli.dev.app_worker", "root": str(tmp_path), "app": None, "env_file": None,
+            "log_level": "info", "tls": None, "debug_port": None, "environment": {}}  # fmt: skip
+    told, pool, sockets = asyncio.Event(), workers.Pool(), socket.socketpair()
+    worker = await pool.start(spec, sockets, lambda _: told.set())
+    try:
+        await told.wait()
+        monkeypatch.setattr(workers, "START_SECONDS", 0.1)
+        with pytest.raises(workers.WorkerFailedError, match=r"did not start .*: its import is at app\.py:"):
+            await worker.until_loaded()
+    finally:
+        worker.kill()
+        await worker.end(within=20)
+        pool.close()
+        for sock in sockets:
+            sock.close()
 
 
 def test_the_environment_of_the_next_worker_is_what_the_files_say_then(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -270,6 +271,25 @@ def test_where_forking_is_not_safe_workers_are_started_instead(tmp_path: Path) -
         dev.process.kill()
         dev.process.wait()
         until_gone(started)
+
+
+def test_when_too_many_versions_are_at_work_the_oldest_is_ended_and_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    fewer = "from flowctl_cli.dev import serving\nserving.MOST_DRAINING = 1\n"
+    (tmp_path / "site" / "sitecustomize.py").write_text(fewer)
+    environment = {"PYTHONPATH": f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}"}
+    with ThreadPoolExecutor() as clients, routes(tmp_path, environment=environment) as dev:
+        answers: list[Future[httpx.Response]] = []
+        for version in (2, 3):
+            answers.append(clients.submit(httpx.post, f"{dev.url}/slow", timeout=60))
+            until((tmp_path / "began").exists)
+            (tmp_path / "began").unlink()
+            save(tmp_path, version)
+            until(lambda version=version: version_of(dev) == version)
+        dev.wait_for("More than 1 earlier versions are at work: ending the oldest, with 1 request.")
+        assert answers[0].result(timeout=20).status_code == 500
+        (tmp_path / "finish").touch()
+        assert answers[1].result(timeout=20).json() == {"version": 2}
 
 
 def test_a_worker_that_hangs_does_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:

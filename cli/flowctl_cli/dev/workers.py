@@ -217,7 +217,7 @@ class Source:
 
     async def hear(self) -> None:
         """Take what it tells: the workers it forked, and how they ended."""
-        with contextlib.suppress(ConnectionError):
+        with contextlib.closing(self.writer), contextlib.suppress(ConnectionError):
             while line := await self.reader.readline():
                 message = json.loads(line)
                 if "pid" in message:
@@ -226,7 +226,6 @@ class Source:
                     worker.ended(message["code"])
         for number in self.asked:
             self._answer(number, None)
-        self.writer.close()
         if not self.forks:
             code = await asyncio.to_thread(self.warm.process.wait)
             for worker in self.workers.values():
