@@ -281,6 +281,14 @@ class Workflow(Generic[In, Out]):
         """The workflows that stand in this one as steps."""
         return [step for step in self.steps.values() if isinstance(step, Workflow)]
 
+    @property
+    def runs_apart(self) -> bool:
+        """Whether it is a function of its own also where it is nested, for its flow control to hold there.
+
+        A debounced one is not: of several starts the engine would answer the last alone.
+        """
+        return bool(self.options.flow_control) and "debounce" not in self.options.flow_control
+
     def step_named(self, path: str) -> Step[Any, Any] | Workflow[Any, Any]:
         """The step with that id or dotted path; raises StepNotFoundError naming those there are."""
         if path in self.steps:

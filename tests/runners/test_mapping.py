@@ -182,7 +182,10 @@ async def test_what_a_step_gave_is_a_step_of_the_function_run_as_people_look_at_
 
 
 async def test_a_nested_workflow_whose_flow_control_does_not_hold_is_told(caplog):
-    inner = create_workflow(id="inner", throttle=inngest.Throttle(limit=1, period=timedelta(minutes=1)))
+    inner = create_workflow(id="inner", debounce=inngest.Debounce(period=timedelta(minutes=1)))
     workflow = create_workflow(id="w").then(inner.then(same_step).commit()).commit()
     async with on_engine(workflows=[workflow]):
-        assert "'inner' has flow control of its own (throttle)" in caplog.text
+        assert (
+            "'inner' is debounced, so its flow control (debounce) holds for runs of its own only"
+            in caplog.text
+        )

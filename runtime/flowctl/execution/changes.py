@@ -5,6 +5,7 @@ Replays meet outcomes in another order than they came in, so each tells when it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,16 @@ class Changes:
         for name in outcome.context_deleted:
             if self._is_last("context", name, outcome.order):
                 context.delete(name)
+
+    def made(self, state: Mapping[str, Any], context: RequestContext) -> dict[str, Any]:
+        """All that was changed, as it is now: what `apply` needs of an outcome, as JSON data."""
+        names = {name for kind, name in self._by_key if kind == "context"}
+        return {
+            "state": {name: state[name] for kind, name in self._by_key if kind == "state"},
+            "contextSet": {name: value for name, value in context.to_json().items() if name in names},
+            "contextDeleted": sorted(names - context.keys()),
+            "order": self.newest,
+        }
 
     def _is_last(self, kind: str, name: str, order: int) -> bool:
         if order < self._by_key.get((kind, name), 0):

@@ -26,6 +26,7 @@ from flowctl.execution.foreach import (
 from flowctl.execution.loops import decide, loop_position
 from flowctl.execution.nested import nested_ended, nested_scope, nested_started
 from flowctl.execution.outcome import Flow, Outcome
+from flowctl.execution.part import asked, flow_of_answer, left_inside, take_answer
 from flowctl.execution.place import CANCELED, PAUSED, Place, flow_of
 from flowctl.execution.sleeps import sleep
 from flowctl.execution.steps import Call, mark, run_step
@@ -158,6 +159,9 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
     anew = before is not None and not continues
     if anew:
         walk.forget(f"{call.key}/")
+    interrupted = continues and before is not None and before.status == "running" and not walk.leg.continues
+    if interrupted and workflow.runs_apart:
+        walk.take_inside(call.key, await walk.ops.run(f"{call.op}.left", partial(left_inside, walk, call)))
     scope = nested_scope(call, workflow)
     start = partial(nested_started, walk, call, scope, before)
     started = walk.under_way(call.key, before) or await mark(
@@ -165,13 +169,23 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
     )
     if started.record.status == "failed":
         return started
-    flow = await walk_nodes(walk, scope)
+    flow = await _inside(walk, call, scope, continues=continues)
     end = partial(nested_ended, walk, call, scope, begun=started.record, flow=flow)
     repeatable = not call.iteration  # the next iteration writes over this record
     ended = await mark(walk, f"{call.op}.end", call.key, call.payload, end, repeatable=repeatable)
     if ended.record.status == "success":
         walk.leave(f"{call.key}/")
     return ended
+
+
+async def _inside(walk: Walk, call: Call, scope: Scope, *, continues: bool) -> Flow:
+    """What a nested workflow comes to, walked here or by a function of its own."""
+    if not scope.workflow.runs_apart or walk.leg.per_step:
+        return await walk_nodes(walk, scope)
+    ask = partial(asked, walk, call, continues=continues)
+    take = partial(take_answer, walk, call)
+    answer = await walk.ops.invoke(f"{call.op}.inside", scope.workflow, ask=ask, take=take)
+    return await walk_nodes(walk, scope) if answer is None else flow_of_answer(answer)
 
 
 async def _at_once(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Flow:

@@ -6,12 +6,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import orjson
+
 from flowctl import events, telemetry
 from flowctl.events import WorkflowEvent
 from flowctl.execution.callbacks import notify_ended, scope_info
 from flowctl.execution.control_flow import walk_nodes
+from flowctl.execution.ops import Memo
 from flowctl.execution.outcome import Flow
-from flowctl.execution.walk import Walk
+from flowctl.execution.part import answer_of, scope_of
+from flowctl.execution.plans import LARGEST_EVENT_BYTES
+from flowctl.execution.walk import Part, Walk
 from flowctl.snapshot import RunError, RunStatus
 
 
@@ -21,6 +26,24 @@ async def execute_leg(walk: Walk) -> dict[str, Any]:
         await walk.ops.run("start", partial(_begin, walk), repeatable=True)
     flow = await walk_nodes(walk, walk.scope)
     return await walk.ops.run("finish", partial(_finish, walk, flow), repeatable=True)
+
+
+async def execute_part(walk: Walk, part: Part, payload: Any) -> Memo:
+    """Walk a nested workflow that is a function of its own to the next stop; what its parent is answered."""
+    scope = scope_of(walk, part, payload)
+    flow = await walk_nodes(walk, scope)
+    answer = answer_of(walk, part, flow)
+    if len(orjson.dumps(answer.get("output"))) <= LARGEST_EVENT_BYTES:
+        return answer
+    await walk.ops.run(f"{part.op}.output", partial(_keep, walk, answer.pop("output")))
+    return answer | {"isKept": True}
+
+
+async def _keep(walk: Walk, output: Any) -> Memo:
+    """Leave in storage what is too large to be answered."""
+    walk.kept = {"output": output}
+    await walk.commit()
+    return {}
 
 
 async def _begin(walk: Walk) -> dict[str, Any]:

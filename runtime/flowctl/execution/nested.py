@@ -61,6 +61,7 @@ async def nested_ended(
     walk: Walk, call: Call, scope: Scope, now: int, *, begun: StepResult, flow: Flow
 ) -> Marked:
     """The record of a nested workflow at its end, and whether a loop around it goes on."""
+    flow = await _whole(walk, call, flow)
     record, again = _ended(walk, call, begun, flow, now), None
     if record.status == "success" and call.decide is not None:
         try:
@@ -72,6 +73,14 @@ async def nested_ended(
     info = partial(scope_info, walk, scope, status, record.output, record.error)
     await notify_ended(scope.workflow, status, info)
     return record, _ending(walk, call, record), again
+
+
+async def _whole(walk: Walk, call: Call, flow: Flow) -> Flow:
+    """The flow with its output, which is in storage when it was too large to be answered."""
+    if not flow.is_kept:
+        return flow
+    kept = await walk.journal.finished(f"{call.op}.inside", call.key) or {}
+    return replace(flow, output=kept.get("output"), is_kept=False)
 
 
 def _ended(walk: Walk, call: Call, begun: StepResult, flow: Flow, now: int) -> StepResult:

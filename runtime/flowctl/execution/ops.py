@@ -6,11 +6,14 @@ Implemented by `runners.local` and `runners.inngest`; called by the rest of `exe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot
-from flowctl.storage.base import RecordWrite
+from flowctl.storage.base import Inside, RecordWrite
+
+if TYPE_CHECKING:
+    from flowctl.workflow import Workflow
 
 Memo = dict[str, Any]
 
@@ -30,6 +33,21 @@ class DurableOps(Protocol):
 
     async def sleep(self, op: str, until: int) -> None:
         """Go on at that time (epoch ms)."""
+        ...
+
+    async def invoke(
+        self,
+        op: str,
+        workflow: Workflow[Any, Any],
+        *,
+        ask: Callable[[], Memo],
+        take: Callable[[Memo], None],
+    ) -> Memo | None:
+        """Have a nested workflow run as a function of its own, within its flow control; what that answers.
+
+        `ask` gives what it is told, `take` merges what it answers: also what one answers that has become long
+        and is to be invoked again in the next leg. None when it is to be walked as part of this function.
+        """
         ...
 
     async def gather(
@@ -71,13 +89,17 @@ class Journal(Protocol):
         """The memo of an operation on a record whose end was committed, though the engine may not know."""
         ...
 
+    async def left(self, op: str, key: str) -> Mapping[str, Any] | None:
+        """The memo that an operation of an earlier leg, interrupted, has left with a record."""
+        ...
+
     async def ended(self) -> RunStatus | None:
         """How the leg ended, when an earlier, repeated try of its last operation has ended it."""
         ...
 
     async def commit(
         self,
-        snapshot: Snapshot,
+        snapshot: Snapshot | Inside,
         *,
         records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],

@@ -70,11 +70,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Where the walk stands after a node: go on with an output, or stop and why."""
+    """Where the walk stands after a node: go on with an output, or stop and why.
+
+    An output that `is_kept` lies in storage.
+    """
 
     kind: Literal["next", "suspended", "failed", "bailed", "paused", "canceled"]
     output: Any = None
     error: RunError | None = None
+    is_kept: bool = False
 
     @property
     def goes_on(self) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import ChainMap, Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,13 @@ from flowctl.events import WorkflowEvent
 from flowctl.execution.callbacks import is_persisted
 from flowctl.execution.changes import Changes
 from flowctl.execution.held import Held
-from flowctl.execution.ops import DurableOps, Journal
+from flowctl.execution.ops import DurableOps, Journal, Memo
 from flowctl.execution.outcome import Outcome
 from flowctl.execution.paths import label_target
 from flowctl.execution.plans import Leg
 from flowctl.request_context import RequestContext
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
-from flowctl.storage.base import RecordWrite
+from flowctl.storage.base import Inside, RecordWrite
 from flowctl.telemetry import LegName
 
 if TYPE_CHECKING:
@@ -64,9 +64,50 @@ class Scope:
         return f"{self.prefix}{id}"
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A nested workflow of a run that is walked by a function of its own.
+
+    `number` is the leg's; `around` has the keys and operations of parts that it lies in, outermost first;
+    one that `continues` began in an earlier leg, and stands at `positions`.
+    """
+
+    workflow_id: str
+    run_id: str
+    number: int
+    leg: Mapping[str, Any]
+    key: str
+    op: str
+    around: tuple[tuple[str, str], ...] = ()
+    continues: bool = False
+    positions: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def inside(self) -> str:
+        """The operation that stands for all of it in its parent."""
+        return f"{self.op}.inside"
+
+    @property
+    def name(self) -> str:
+        """What tells the run from all others: for its cancellation."""
+        return f"{self.workflow_id}/{self.run_id}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As an invocation carries it; `name` is there for the engine to match."""
+        shown = {known.name: getattr(self, known.name) for known in fields(self)}
+        return shown | {"name": self.name}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Part:
+        """The part of its JSON form."""
+        given: dict[str, Any] = {known.name: data[known.name] for known in fields(cls)}
+        given["around"] = tuple((key, op) for key, op in data["around"])
+        return cls(**given)
+
+
 @dataclass
 class Walk:
-    """One leg of a run, as far as it has come."""
+    """One leg of a run, or a part of one, as far as it has come."""
 
     leg: Leg
     ops: DurableOps
@@ -89,10 +130,19 @@ class Walk:
     ended: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     canceled: bool = False
     changes: Changes = field(default_factory=Changes)
+    part: Part | None = None
+    kept: Memo = field(default_factory=dict[str, Any])
 
     @classmethod
     def of(
-        cls, workflow: Workflow[Any, Any], leg: Leg, ops: DurableOps, journal: Journal, env: Environment
+        cls,
+        workflow: Workflow[Any, Any],
+        leg: Leg,
+        ops: DurableOps,
+        journal: Journal,
+        env: Environment,
+        *,
+        part: Part | None = None,
     ) -> Walk:
         """A leg at its beginning."""
         stored = leg.snapshot
@@ -109,6 +159,7 @@ class Walk:
             positions=dict(stored.positions),
             labels=dict(stored.resume_labels),
             execution_path=list(stored.step_execution_path),
+            part=part,
         )
 
     @property
@@ -137,6 +188,24 @@ class Walk:
             self.aborted = self.canceled = True
         if outcome.bailed:
             self.positions[f"{key}^"] = True
+
+    def inside(self) -> Memo:
+        """What this part of a run has changed so far, beside records, as its parent takes it."""
+        prefix, before = f"{self.part.key}/" if self.part else "", self.leg.snapshot.resume_labels
+        return {
+            **self.changes.made(self.state, self.request_context),
+            "positions": {key: at for key, at in self.positions.items() if key.startswith(prefix)},
+            "labels": {name: at for name, at in self.labels.items() if before.get(name) != at},
+        }
+
+    def take_inside(self, key: str, memo: Memo) -> None:
+        """Merge what a nested workflow, run as a function of its own, has changed."""
+        self.progress += 1
+        self.leave(f"{key}/")
+        self.positions |= memo.get("positions", {})
+        self.labels |= memo.get("labels", {})
+        outcome = Outcome.from_memo({"record": {"status": "running"}, **memo}, None)
+        self.changes.apply(outcome, self.state, self.request_context)
 
     def begun(self, key: str) -> None:
         """Note that a step or sleep in the run's own chain began; arms, loops and items are not listed."""
@@ -212,8 +281,9 @@ class Walk:
         """
         async with self.turn:
             records, events = self.held.joined(records or {}, events)
-            is_shown, snapshot = self.is_persisted(status, records), self.snapshot(status)
-            stored = await self.journal.commit(snapshot, records=records, events=events, is_shown=is_shown)
+            is_shown = self.is_persisted(status, records)
+            header = self.snapshot(status) if self.part is None else self._inside_of(self.part)
+            stored = await self.journal.commit(header, records=records, events=events, is_shown=is_shown)
         if not stored:
             self.canceled = True
             self.env.abort_signal.set()
@@ -222,6 +292,9 @@ class Walk:
         """Whether a state of the run, with what is being written, is to be shown."""
         new = {key: write.record for key, write in (writes or {}).items() if write is not None}
         return is_persisted(self.scope.workflow, status, ChainMap(new, self.records), self.env.logger)
+
+    def _inside_of(self, part: Part) -> Inside:
+        return Inside(part.key, part.inside, self.inside() | self.kept)
 
     def hold(self, records: Mapping[str, RecordWrite], events: Sequence[tuple[str, WorkflowEvent]]) -> None:
         """Store these with the next commit, in some milliseconds at the latest."""

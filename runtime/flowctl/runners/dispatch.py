@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -126,13 +126,28 @@ class InngestRunner:
         publisher = bound.publisher(run_id)
         publisher.put(run_canceled(run_id))
         try:
-            await _send(bound.client, inngest.Event(name=f"cancel.{bound.name}", data={"runId": run_id}))
+            for event in _cancellations(workflow, run_id):
+                await _send(bound.client, event)
             if _ENGINE_RUN_ID.fullmatch(run_id):
                 await _delete_run(bound.api, run_id)
         except EngineError as err:
             # Storage has the cancellation already: the run's next operation sees it.
             self.app.logger.warning("Run %r is canceled, but the engine could not be told: %s", run_id, err)
         await publisher.flushed()
+
+
+def _cancellations(workflow: Workflow[Any, Any], run_id: str) -> Iterator[inngest.Event]:
+    """What ends the functions of a run: its own, and those of nested workflows that are functions too."""
+    yield inngest.Event(name=f"cancel.workflow.{workflow.id}", data={"runId": run_id})
+    part = {"name": f"{workflow.id}/{run_id}"}
+    for id in sorted({nested.id for nested in _nested(workflow) if nested.runs_apart}):
+        yield inngest.Event(name=f"cancel.workflow.{id}.part", data={"part": part})
+
+
+def _nested(workflow: Workflow[Any, Any]) -> Iterator[Workflow[Any, Any]]:
+    for nested in workflow.nested:
+        yield nested
+        yield from _nested(nested)
 
 
 async def _send(client: inngest.Inngest, event: inngest.Event) -> None:

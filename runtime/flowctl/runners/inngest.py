@@ -29,10 +29,11 @@ from flowctl.runners.engine_call import ReceiveCall, received
 from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal
 from flowctl.runners.limits import Budget, RollOver
+from flowctl.runners.parts import names_part, run_part
 from flowctl.runners.publisher import Publisher
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, RunStatus, Snapshot, StepResult
-from flowctl.storage.base import Claim, RecordWrite
+from flowctl.storage.base import Claim, Inside, RecordWrite
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -51,7 +52,7 @@ class _Journal(StoredJournal):
 
     async def commit(
         self,
-        snapshot: Snapshot,
+        snapshot: Snapshot | Inside,
         *,
         records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],
@@ -101,15 +102,18 @@ class BoundWorkflow:
         """The two functions that run this workflow's legs."""
         options = self.workflow.options
         for nested in self.workflow.nested:
-            if nested.options.flow_control:
+            if nested.options.flow_control and not nested.runs_apart:
                 self.app.logger.warning(
-                    "Workflow %r has flow control of its own (%s), which holds for runs of its own only: "
-                    "nested in %r it runs as part of that one.",
+                    "Workflow %r is debounced, so its flow control (%s) holds for runs of its own only: "
+                    "nested in %r, which waits for each of its starts, it runs as part of that one.",
                     nested.id,
                     ", ".join(nested.options.flow_control),
                     self.workflow.id,
                 )
         cancel = [inngest.Cancel(event=f"cancel.{self.name}", if_exp="event.data.runId == async.data.runId")]
+        if self.workflow.runs_apart:
+            of_parent = "event.data.part.name == async.data.part.name"
+            cancel.append(inngest.Cancel(event=f"cancel.{self.name}.part", if_exp=of_parent))
         crons = [inngest.TriggerCron(cron=cron) for cron in options.cron]
         first = self.client.create_function(
             fn_id=self.name,
@@ -155,7 +159,8 @@ class BoundWorkflow:
         if (request := asyncio.current_task()) is not None:
             self.requests.add(request)
             request.add_done_callback(self.requests.discard)
-        return await ops.carry_out(self._leg(ctx, ops, plan))
+        work = run_part(self.app, ctx, ops) if names_part(ctx) else self._leg(ctx, ops, plan)
+        return await ops.carry_out(work)
 
     async def _leg(self, ctx: inngest.Context, ops: InngestOps, plan: _Plan) -> Any:
         planned = await plan(ctx, ops)
@@ -275,7 +280,7 @@ class BoundWorkflow:
         begun = replace(leg.snapshot, serialized_step_graph=graph, engine_run_id=ctx.run_id)
         leg = replace(leg, snapshot=begun)
         resource_id = ctx.event.data.get("resourceId")
-        async with self._journal(leg.snapshot.run_id, number) as journal, self._watched(journal) as signal:
+        async with self.journal(leg.snapshot.run_id, number) as journal, self.watched(journal) as signal:
             env = Environment(
                 self.app,
                 EngineInfo("inngest"),
@@ -316,7 +321,7 @@ class BoundWorkflow:
                 await self.app.inngest_runner.deliver(dispatch)
 
     @contextlib.asynccontextmanager
-    async def _journal(self, run_id: str, leg: int) -> AsyncGenerator[_Journal]:
+    async def journal(self, run_id: str, leg: int) -> AsyncGenerator[_Journal]:
         """A journal whose events are published by the time that the request is answered."""
         app, storage, publisher = self.app, await self.app.opened(), self.publisher(run_id)
         try:
@@ -325,7 +330,7 @@ class BoundWorkflow:
             await publisher.flushed()
 
     @contextlib.asynccontextmanager
-    async def _watched(self, journal: StoredJournal) -> AsyncGenerator[AbortSignal]:
+    async def watched(self, journal: StoredJournal) -> AsyncGenerator[AbortSignal]:
         """A signal that fires when the run is canceled, from here or another process."""
         signal, run_id = AbortSignal(), journal.run_id
         self.signals.setdefault(run_id, set()).add(signal)
@@ -342,6 +347,8 @@ class BoundWorkflow:
         """The engine gave up on a leg (its worker was lost too often): the run has failed."""
         origin, error = _mapping(ctx.event.data.get("event")), _mapping(ctx.event.data.get("error"))
         data = _mapping(origin.get("data"))
+        if "part" in data:
+            return  # the parent is told by the engine
         run_id = str(data.get("runId") or ctx.event.data.get("run_id"))
         storage = await self.app.opened()
         stored = await storage.get_run(self.workflow.id, run_id)
@@ -350,7 +357,7 @@ class BoundWorkflow:
         why = RunError(str(error.get("name", "Error")), str(error.get("message", "The function failed.")))
         finished = run_finished(run_id, status="failed", result=None, error=why)
         snapshot = replace(stored.snapshot, status="failed", error=why)
-        async with self._journal(run_id, stored.leg) as journal:
+        async with self.journal(run_id, stored.leg) as journal:
             is_shown = self._is_persisted("failed", snapshot.records)
             await journal.commit(snapshot, records={}, events=[("finish", finished)], is_shown=is_shown)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import inngest
 import orjson
@@ -21,10 +21,14 @@ from inngest._internal.types import EmptySentinel
 
 from flowctl.clock import Clock
 from flowctl.execution.ops import Memo
+from flowctl.execution.part import not_run
 from flowctl.runners.at_work import AtWork, Waits
 from flowctl.runners.branches import Branches, Parked, current_arm, enter_main_arm, replayed
 from flowctl.runners.checkpoints import Checkpoints, EndedStep, hashed
 from flowctl.runners.limits import Budget, RollOver
+
+if TYPE_CHECKING:
+    from flowctl.workflow import Workflow
 
 Body = Callable[[], Awaitable[Memo]]
 
@@ -80,6 +84,43 @@ class InngestOps:
             await self._engine_sleep(op, until)
         elif not await self.at_work.sleep(self.clock, until):
             raise Waits(op, until)
+
+    async def invoke(
+        self,
+        op: str,
+        workflow: Workflow[Any, Any],
+        *,
+        ask: Callable[[], Memo],
+        take: Callable[[Memo], None],
+    ) -> Memo | None:
+        """See DurableOps."""
+        if not self._has_ended(op):
+            await current_arm().enter()
+            await self._engine_invoke(op, workflow, ask())
+        answer = self._known[op]
+        take(answer)
+        if answer.get("isLong"):
+            self.budget.steps = self.budget.limits.steps
+            raise RollOver
+        return answer
+
+    def _has_ended(self, op: str) -> bool:
+        """Whether an invocation was answered; one that the engine could not carry out is a failure."""
+        try:
+            return self._remembers(op)
+        except inngest.StepError as err:
+            self._known[op] = not_run(err.name, err.message)
+            current_arm().note_begun()
+            return True
+
+    async def _engine_invoke(self, op: str, workflow: Workflow[Any, Any], asked: Memo) -> None:
+        later = ".continue" if asked["part"]["continues"] else ""
+        await self.ctx.step.invoke_by_id(
+            op,
+            app_id=self.checkpoints.api.client.app_id,
+            function_id=f"workflow.{workflow.id}{later}",
+            data=asked,
+        )
 
     async def gather(
         self,
@@ -173,14 +214,20 @@ class InngestOps:
 
 
 def _leave(parked: Sequence[Parked]) -> None:
-    """Leave the walk when a branch waits: for the next leg, for the engine, or for the earliest time."""
-    if any(isinstance(one, RollOver) for one in parked):
-        raise RollOver
+    """Leave the walk when a branch waits: for the next leg, for the engine, or for the earliest time.
+
+    What was invoked has to end in this leg, and all of it before the next request: while one is under way,
+    an end that comes in must not begin another beside it.
+    """
     interrupts = [one for one in parked if isinstance(one, ResponseInterrupt)]
+    found = [response for one in interrupts for response in one.responses]
+    invoked = [response for response in found if response.step.op is Opcode.INVOKE]
+    if any(isinstance(one, RollOver) for one in parked) and not invoked:
+        raise RollOver
     if interrupts:
-        found = [response for one in interrupts for response in one.responses]
         for response in found:
-            response.step.set_parallel_mode(inngest.ParallelMode.RACE)
+            if response not in invoked:
+                response.step.set_parallel_mode(inngest.ParallelMode.RACE)
         raise ResponseInterrupt(found)
     sleeping = [one for one in parked if isinstance(one, Waits)]
     if sleeping:

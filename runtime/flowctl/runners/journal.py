@@ -11,7 +11,7 @@ from flowctl.clock import Clock
 from flowctl.events import WorkflowEvent
 from flowctl.pubsub import Feed
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot
-from flowctl.storage.base import Commit, RecordWrite, Storage
+from flowctl.storage.base import Commit, Inside, RecordWrite, Storage
 
 Known = Mapping[str, object]  # the memo of an operation that was finished
 
@@ -83,6 +83,10 @@ class StoredJournal:
         run = (self.workflow_id, self.run_id)
         return await self.storage.finished_memo(*run, leg=self.leg, key=question.key, op=question.op)
 
+    async def left(self, op: str, key: str) -> Known | None:
+        """See Journal."""
+        return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=None, key=key, op=op)
+
     async def ended(self) -> RunStatus | None:
         """See Journal."""
         if not self.repeats:
@@ -93,7 +97,7 @@ class StoredJournal:
 
     async def commit(
         self,
-        snapshot: Snapshot,
+        snapshot: Snapshot | Inside,
         *,
         records: Mapping[str, RecordWrite | None],
         events: Sequence[tuple[str, WorkflowEvent]],

@@ -95,6 +95,10 @@ class LocalOps:
         if sleeping.done():
             sleeping.result()
 
+    async def invoke(self, op: str, workflow: Workflow[Any, Any], *, ask: object, take: object) -> None:
+        """See DurableOps; here flow control has no effect, so there is nothing to be run apart."""
+        del op, workflow, ask, take
+
     async def gather(
         self,
         thunks: Sequence[Callable[[], Awaitable[Any]]],

@@ -32,6 +32,18 @@ class RecordWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """What a nested workflow that runs as a function of its own has changed so far, beside records.
+
+    It is kept as the memo of its record, in place of the run's header, which its parent writes.
+    """
+
+    key: str
+    op: str
+    memo: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """What one durable operation changes: records, the run's header and new events.
 
@@ -43,7 +55,7 @@ class Commit:
     run_id: str
     leg: int
     now: int
-    snapshot: Snapshot
+    snapshot: Snapshot | Inside
     records: Mapping[str, RecordWrite | None] = field(default_factory=dict[str, RecordWrite | None])
     events: Sequence[tuple[str, WorkflowEvent]] = ()
     is_shown: bool = True
@@ -144,9 +156,10 @@ class Storage(Protocol):
         ...
 
     async def finished_memo(
-        self, workflow_id: str, run_id: str, *, leg: int, key: str, op: str
+        self, workflow_id: str, run_id: str, *, leg: int | None, key: str, op: str
     ) -> Mapping[str, Any] | None:
-        """What that operation of that leg came to, if its end is what was committed last of the record."""
+        """What that operation of that leg (None: of any) came to, if that is what was committed last of the
+        record."""
         ...
 
     async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:

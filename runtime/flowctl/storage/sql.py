@@ -24,6 +24,7 @@ from flowctl.storage.shown import keep_shown, showing, shown_as_it_stands
 
 T = TypeVar("T")
 ALL = 2**62
+NEWEST = 2**31 - 1
 RUNS_AT_ONCE = 500
 _UNCHANGING = ("context", "serializedStepGraph")
 
@@ -143,7 +144,7 @@ class SQLStorage(ABC):
     async def commit(self, commit: Commit) -> bool:
         """See Storage."""
         run, leg = (commit.workflow_id, commit.run_id), commit.leg
-        header = (commit.snapshot.status, commit.now, _header(commit.snapshot))
+        change = _header_change(commit)
         records = [
             (*run, key, _dump(write.record.to_json(stack=True)), leg, write.op, _dump_or_none(write.memo))
             for key, write in commit.records.items()
@@ -153,12 +154,10 @@ class SQLStorage(ABC):
             (leg, leg, *run, len(key), key) for key, write in commit.records.items() if write is None
         ]
         events = [(*run, f"{leg}:{key}", _dump(event.to_json())) for key, event in commit.events]
-        show, shown = showing(commit.snapshot.status, is_shown=commit.is_shown)
-        update = sql.UPDATE_RUN.format(show=show)
 
         def work(db: Database) -> bool:
             before = None if commit.is_shown else shown_as_it_stands(db, run)
-            if db.execute(update, (*header, *shown, *run, leg)).rowcount == 0:
+            if not change(db):
                 return False
             keep_shown(db, before)
             if forgotten:
@@ -172,12 +171,13 @@ class SQLStorage(ABC):
         return await self._transact(work, is_short=commit.is_shown)
 
     async def finished_memo(
-        self, workflow_id: str, run_id: str, *, leg: int, key: str, op: str
+        self, workflow_id: str, run_id: str, *, leg: int | None, key: str, op: str
     ) -> Mapping[str, Any] | None:
         """See Storage."""
 
         def work(db: Database) -> Any:
-            row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, key, leg, op)).fetchone()
+            legs = (0, NEWEST) if leg is None else (leg, leg)
+            row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, key, *legs, op)).fetchone()
             return orjson.loads(row[0]) if row else None
 
         return await self._transact(work, writes=False, is_short=True)
@@ -428,6 +428,23 @@ def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
     for statement in (sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES):
         if runs:
             db.executemany(statement, runs)
+
+
+def _header_change(commit: Commit) -> Callable[[Database], bool]:
+    """What writes the header, or what stands for it; False when the run has ended or moved on."""
+    run, leg, now, given = (commit.workflow_id, commit.run_id), commit.leg, commit.now, commit.snapshot
+    if isinstance(given, Snapshot):
+        show, shown = showing(given.status, is_shown=commit.is_shown)
+        update, row = sql.UPDATE_RUN.format(show=show), (given.status, now, _header(given), *shown, *run, leg)
+        return lambda db: db.execute(update, row).rowcount == 1
+    touch = sql.TOUCH_RUN.format(show=sql.SHOW_ITS_STATUS if commit.is_shown else "")
+    kept = (leg, leg, given.op, _dump(given.memo), *run, given.key)
+
+    def keep(db: Database) -> bool:
+        is_newest = db.execute(touch, (now, *run, leg)).rowcount == 1
+        return is_newest and db.execute(sql.PUT_INSIDE, kept).rowcount == 1
+
+    return keep
 
 
 def _base(snapshot: Snapshot) -> str:

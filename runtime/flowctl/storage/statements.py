@@ -63,6 +63,7 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 SHOW_AS_IT_STANDS = ", hidden = 0, shown = NULL, shown_status = ?"
+SHOW_ITS_STATUS = ", hidden = 0, shown = NULL, shown_status = status"
 
 INSERT_RUN = """
     INSERT INTO runs
@@ -82,6 +83,10 @@ REPLACE_HEADER = """
     UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?,
         hidden = 0, shown = NULL, shown_status = ?
     WHERE workflow_id = ? AND run_id = ?
+"""
+TOUCH_RUN = """
+    UPDATE runs SET updated_at = ?{show}
+    WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
 """
 CANCEL_RUN = """
     UPDATE runs SET status = 'canceled', updated_at = ?, shown = NULL, shown_status = 'canceled'
@@ -141,7 +146,11 @@ FORGET_RECORDS_BELOW = """
 """
 FINISHED_MEMO = """
     SELECT memo FROM records
-    WHERE workflow_id = ? AND run_id = ? AND key = ? AND leg = ? AND op = ? AND memo IS NOT NULL
+    WHERE workflow_id = ? AND run_id = ? AND key = ? AND leg BETWEEN ? AND ? AND op = ? AND memo IS NOT NULL
+"""
+PUT_INSIDE = """
+    UPDATE records SET earlier = CASE WHEN leg < ? THEN body ELSE earlier END, leg = ?, op = ?, memo = ?
+    WHERE workflow_id = ? AND run_id = ? AND key = ?
 """
 PUT_EVENT = "INSERT INTO events (workflow_id, run_id, key, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 READ_EVENTS = "SELECT seq, body FROM events WHERE workflow_id = ? AND run_id = ? AND seq > ? ORDER BY seq"
