@@ -12,6 +12,7 @@ import flowctl
 from flowctl_cli.console import say, say_prose, style
 
 _OURS = (str(Path(flowctl.__file__).parent), str(Path(__file__).parent))
+_INSTALLED = ("/site-packages/flowctl/", "/site-packages/flowctl_cli/")  # a server's own, wherever that is
 _CARRIERS = ("/asyncio/", "/concurrent/futures/", "/threading.py")
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line \d+')
 _HEAD = "Traceback (most recent call last)"
@@ -39,7 +40,8 @@ def without_ours(stack: str) -> str:
 
 
 def _is_ours(file: str, *, begun: bool) -> bool:
-    return file.startswith(_OURS) or (not begun and any(part in file for part in _CARRIERS))
+    parts = _INSTALLED if begun else (*_INSTALLED, *_CARRIERS)
+    return file.startswith(_OURS) or any(part in file for part in parts)
 
 
 def say_error(error: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from flowctl_cli.run_view import RunView
+from flowctl_cli.tracebacks import without_ours
 from tests.cli.conftest import FLOWCTL, flowctl, result_of, serving
 from tests.cli.terminal import Terminal
 
@@ -84,6 +85,13 @@ def test_the_users_traceback_of_a_run_is_shown_later_and_by_a_server_too(orders:
         for command in (("invoke", "broken", "--url", dev.url), ("runs", "show", id, "--url", dev.url)):
             assert files_of(flowctl(*command, cwd=orders).stderr) == [str(orders / "app.py")]
     assert files_of(flowctl("runs", "show", id, "--local", cwd=orders).stderr) == [str(orders / "app.py")]
+
+
+def test_frames_of_a_flowctl_that_is_installed_elsewhere_are_ours_too() -> None:
+    ours, asyncio, users = (f'  File "/srv/{name}.py", line 1, in f\n    f()\n' for name in (
+        "lib/site-packages/flowctl/execution/steps", "lib/asyncio/tasks", "app"))  # fmt: skip
+    head, error = "Traceback (most recent call last):\n", "ValueError: no"
+    assert without_ours(head + asyncio + ours + users + ours + error) == head + users + error
 
 
 def files_of(text: str) -> list[str]:
