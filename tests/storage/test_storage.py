@@ -8,7 +8,7 @@ import orjson
 
 from flowctl.events import run_canceled
 from flowctl.snapshot import RunError, StepResult
-from flowctl.storage.base import Commit, Dispatch, Lease, RecordWrite
+from flowctl.storage.base import Commit, Dispatch, Inside, Lease, RecordWrite
 from tests.storage.databases import begun, claim, commit, create, snapshot
 
 
@@ -138,6 +138,23 @@ async def test_a_finished_operation_is_remembered_with_its_memo(storage) -> None
     assert await storage.finished_memo("w", "r", leg=1, key="one", op="op.one") == {"memo": {"x": 1}}
     assert await storage.finished_memo("w", "r", leg=2, key="one", op="op.one") is None
     assert await storage.finished_memo("w", "r", leg=1, key="two", op="op.two") is None
+
+
+async def test_a_part_of_a_run_keeps_its_changes_with_its_record_and_leaves_the_header_alone(storage) -> None:
+    await begun(storage)
+    await commit(storage, inner={"x": 1}, snapshot=snapshot(state={"n": 1}))
+    inside = Inside("inner", "op.inside", {"state": {"n": 2}})
+    assert await storage.commit(
+        Commit("w", "r", 1, 4, inside, {"inner/a": RecordWrite(StepResult("running"))})
+    )
+    run = await storage.get_run("w", "r")
+    assert (run.state, sorted(run.snapshot.records)) == ({"n": 1}, ["inner", "inner/a"])
+    assert run.snapshot.records["inner"].output == {"x": 1}
+    await commit(storage, status="suspended")
+    assert await claim(storage, expected=["suspended"]) == 2
+    assert not await storage.commit(Commit("w", "r", 1, 5, inside, {}))
+    assert await storage.finished_memo("w", "r", leg=2, key="inner", op="op.inside") is None
+    assert await storage.finished_memo("w", "r", leg=None, key="inner", op="op.inside") == inside.memo
 
 
 async def test_events_are_read_in_order_and_from_a_number_on(storage) -> None:
