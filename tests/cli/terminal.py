@@ -23,7 +23,8 @@ class Terminal:
     def __init__(self, *arguments: str, cwd: Path, stdout: int | None = None, columns: int = 80) -> None:
         self.ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, columns))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        own = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+        environment = {**own, "TERM": "xterm-256color"}
         self.process = subprocess.Popen(
             [*FLOWCTL, *arguments],
             cwd=cwd,

@@ -193,7 +193,7 @@ async def _at_once(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Flow:
         later = _later(walk, place, steps)
         steps = [step for step in steps if step not in later]
     thunks = [partial(run_any, walk, place, step, place.data) for step in steps]
-    outcomes: list[Outcome] = await walk.ops.gather(thunks)
+    outcomes: list[Outcome] = await walk.gather(thunks)
     by_id = dict(zip([step.id for step in steps], outcomes, strict=True))
     return _joined(by_id)
 
@@ -291,7 +291,7 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     if any(map(stops, outcomes.values())):
         left = [index for index in left if f"{key}[{index}]" in walk.records]
     limit = limit_of(node, begun.record)
-    ended = await walk.ops.gather([partial(one, i) for i in left], limit=limit, stops=stops)
+    ended = await walk.gather([partial(one, i) for i in left], limit=limit, stops=stops)
     outcomes |= {index: o for index, o in zip(left, ended, strict=True) if o is not None}
     flow = foreach_flow([outcomes[index] for index in sorted(outcomes)])
     end = partial(foreach_ended, walk, key, begun.record, flow)

@@ -80,6 +80,7 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     first = call.announced and not attempt
     walk.hold({call.key: RecordWrite(begun)}, started if first else ())
     try:
+        await walk.let_others_begin()
         with telemetry.step_span(walk.name, call.key, attempt) as span:
             outcome = await _execute(walk, call, op, begun=begun, before=before, attempt=attempt)
             span.ended(walk.name.workflow_id, call.key, outcome.record)
@@ -133,6 +134,7 @@ async def mark(
         named = [(f"{op}:{event.type}", event) for event in emitted]
         written = {key: RecordWrite(record, op, memo or None)} | ({f"{key}/": None} if anew else {})
         await walk.commit(status=status, records=written, events=named)
+        await walk.let_others_begin()
         return memo
 
     memo = await walk.ops.run(op, body, repeatable=repeatable)

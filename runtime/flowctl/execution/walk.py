@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import ChainMap, Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -132,6 +132,7 @@ class Walk:
     changes: Changes = field(default_factory=Changes)
     part: Part | None = None
     kept: Memo = field(default_factory=dict[str, Any])
+    gathers: int = 0
 
     @classmethod
     def of(
@@ -295,6 +296,25 @@ class Walk:
 
     def _inside_of(self, part: Part) -> Inside:
         return Inside(part.key, part.inside, self.inside() | self.kept)
+
+    async def gather(
+        self,
+        thunks: Sequence[Callable[[], Awaitable[Any]]],
+        *,
+        limit: int | None = None,
+        stops: Callable[[Any], bool] | None = None,
+    ) -> list[Any]:
+        """Run branches at once: see DurableOps."""
+        self.gathers += 1
+        try:
+            return await self.ops.gather(thunks, limit=limit, stops=stops)
+        finally:
+            self.gathers -= 1
+
+    async def let_others_begin(self) -> None:
+        """Branches begin before any of them ends, also where their steps never wait."""
+        if self.gathers:
+            await asyncio.sleep(0)
 
     def hold(self, records: Mapping[str, RecordWrite], events: Sequence[tuple[str, WorkflowEvent]]) -> None:
         """Store these with the next commit, in some milliseconds at the latest."""

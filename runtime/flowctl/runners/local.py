@@ -77,10 +77,11 @@ class LocalOps:
     async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
         """See DurableOps; a run whose steps never wait lets others in now and then."""
         del op, repeatable
+        memo = await self.in_flight.run(body)
         if time.monotonic() - self._let_in > LONGEST_TURN_SECONDS:
             await asyncio.sleep(0)
             self._let_in = time.monotonic()
-        return await self.in_flight.run(body)
+        return memo
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps; a run that is canceled sleeps no longer."""
