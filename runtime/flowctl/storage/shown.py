@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from flowctl.snapshot import RunStatus, StoredRun
+from flowctl.snapshot import StoredRun
 from flowctl.storage import statements as sql
 from flowctl.storage.rows import stored_run
 
 if TYPE_CHECKING:
+    from flowctl.storage.base import Claim, Commit
     from flowctl.storage.sql import Database
-
-
-def showing(status: RunStatus, *, is_shown: bool) -> tuple[str, tuple[str, ...]]:
-    """What a write sets beside the run itself, and its values: that it is shown as it stands, or nothing."""
-    return (sql.SHOW_AS_IT_STANDS, (status,)) if is_shown else ("", ())
 
 
 def shown_as_it_stands(db: Database, run: tuple[str, str]) -> StoredRun | None:
@@ -28,8 +24,11 @@ def shown_as_it_stands(db: Database, run: tuple[str, str]) -> StoredRun | None:
     return None if row is None else stored_run(row, db.execute(sql.READ_RECORDS, run).fetchall())
 
 
-def keep_shown(db: Database, before: StoredRun | None) -> None:
-    """Go on showing a run as it was before this transaction."""
+def settle_shown(
+    db: Database, run: tuple[str, str], before: StoredRun | None, write: Claim | Commit, *, is_apart: bool
+) -> None:
+    """After a write: show the run as it stands, if it was not (`is_apart`), or go on showing what it was."""
+    if write.is_shown and is_apart:
+        db.execute(sql.SHOW_AS_IT_STANDS, run)
     if before is not None:
-        kept = (orjson.dumps(before.to_json()).decode(), before.status)
-        db.execute(sql.KEEP_SHOWN, (*kept, before.workflow_id, before.run_id))
+        db.execute(sql.KEEP_SHOWN, (orjson.dumps(before.to_json()).decode(), before.status, *run))

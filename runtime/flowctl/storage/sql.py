@@ -20,7 +20,7 @@ from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredR
 from flowctl.storage import statements as sql
 from flowctl.storage.base import Claim, Commit, Dispatch, RunFilters, RunPointer
 from flowctl.storage.rows import Record, Row, listed_run, shown_run, stored_run
-from flowctl.storage.shown import keep_shown, showing, shown_as_it_stands
+from flowctl.storage.shown import settle_shown, shown_as_it_stands
 
 T = TypeVar("T")
 ALL = 2**62
@@ -113,17 +113,16 @@ class SQLStorage(ABC):
         def work(db: Database) -> int | None:
             lease, run = claim.lease, (claim.workflow_id, claim.run_id)
             holder = (claim.engine, lease.owner if lease else None, lease.until if lease else None)
-            show, shown = showing(claim.snapshot.status, is_shown=claim.is_shown)
             before = None if claim.is_shown else shown_as_it_stands(db, run)
             row = db.execute(
-                sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected)), show=show),
+                sql.CLAIM_RUN.format(marks=",".join("?" * len(claim.expected))),
                 (
                     claim.snapshot.status,
                     claim.now,
                     _base(claim.snapshot),
                     _header(claim.snapshot),
                     *holder,
-                    *shown,
+                    claim.snapshot.status if claim.is_shown else None,
                     *run,
                     *claim.expected,
                     claim.leg,
@@ -131,8 +130,8 @@ class SQLStorage(ABC):
             ).fetchone()
             if row is None:
                 return None
-            leg: int = row[0]
-            keep_shown(db, before)
+            settle_shown(db, run, before, claim, is_apart=row[0])
+            leg: int = row[1]
             if claim.records is not None:
                 _replace_records(db, run, claim.records, leg=leg - 1)
             if claim.dispatch is not None:
@@ -157,9 +156,10 @@ class SQLStorage(ABC):
 
         def work(db: Database) -> bool:
             before = None if commit.is_shown else shown_as_it_stands(db, run)
-            if not change(db):
+            row = change(db)
+            if row is None:
                 return False
-            keep_shown(db, before)
+            settle_shown(db, run, before, commit, is_apart=row[0])
             if forgotten:
                 db.executemany(sql.FORGET_RECORDS_BELOW, forgotten)
             if records:
@@ -430,19 +430,21 @@ def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
             db.executemany(statement, runs)
 
 
-def _header_change(commit: Commit) -> Callable[[Database], bool]:
-    """What writes the header, or what stands for it; False when the run has ended or moved on."""
+def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
+    """What writes the header, or what stands for it, and answers whether another state is shown.
+
+    That answers None when the run has ended or moved on.
+    """
     run, leg, now, given = (commit.workflow_id, commit.run_id), commit.leg, commit.now, commit.snapshot
     if isinstance(given, Snapshot):
-        show, shown = showing(given.status, is_shown=commit.is_shown)
-        update, row = sql.UPDATE_RUN.format(show=show), (given.status, now, _header(given), *shown, *run, leg)
-        return lambda db: db.execute(update, row).rowcount == 1
-    touch = sql.TOUCH_RUN.format(show=sql.SHOW_ITS_STATUS if commit.is_shown else "")
+        shown_status = given.status if commit.is_shown else None
+        row = (given.status, now, _header(given), shown_status, *run, leg)
+        return lambda db: db.execute(sql.UPDATE_RUN, row).fetchone()
     kept = (leg, leg, given.op, _dump(given.memo), *run, given.key)
 
-    def keep(db: Database) -> bool:
-        is_newest = db.execute(touch, (now, *run, leg)).rowcount == 1
-        return is_newest and db.execute(sql.PUT_INSIDE, kept).rowcount == 1
+    def keep(db: Database) -> Row | None:
+        touched = db.execute(sql.TOUCH_RUN, (now, int(commit.is_shown), *run, leg)).fetchone()
+        return touched if touched and db.execute(sql.PUT_INSIDE, kept).rowcount == 1 else None
 
     return keep
 

@@ -62,9 +62,6 @@ MIGRATIONS: tuple[str, ...] = (
     """,
 )
 
-SHOW_AS_IT_STANDS = ", hidden = 0, shown = NULL, shown_status = ?"
-SHOW_ITS_STATUS = ", hidden = 0, shown = NULL, shown_status = status"
-
 INSERT_RUN = """
     INSERT INTO runs
     (workflow_id, run_id, resource_id, status, shown_status, created_at, updated_at, base, header, hidden)
@@ -72,12 +69,14 @@ INSERT_RUN = """
 """
 CLAIM_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?, leg = leg + 1,
-        engine = ?, lease_owner = ?, lease_until = ?{show}
-    WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg) RETURNING leg
+        engine = ?, lease_owner = ?, lease_until = ?, shown_status = COALESCE(?, shown_status)
+    WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg)
+    RETURNING hidden = 1 OR shown IS NOT NULL, leg
 """
 UPDATE_RUN = """
-    UPDATE runs SET status = ?, updated_at = ?, header = ?{show}
+    UPDATE runs SET status = ?, updated_at = ?, header = ?, shown_status = COALESCE(?, shown_status)
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
+    RETURNING hidden = 1 OR shown IS NOT NULL
 """
 REPLACE_HEADER = """
     UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?,
@@ -85,8 +84,9 @@ REPLACE_HEADER = """
     WHERE workflow_id = ? AND run_id = ?
 """
 TOUCH_RUN = """
-    UPDATE runs SET updated_at = ?{show}
+    UPDATE runs SET updated_at = ?, shown_status = CASE WHEN ? = 1 THEN status ELSE shown_status END
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
+    RETURNING hidden = 1 OR shown IS NOT NULL
 """
 CANCEL_RUN = """
     UPDATE runs SET status = 'canceled', updated_at = ?, shown = NULL, shown_status = 'canceled'
@@ -101,6 +101,7 @@ LOCK_IF_SHOWN_AS_IT_STANDS = """
     WHERE workflow_id = ? AND run_id = ? AND hidden = 0 AND shown IS NULL
     RETURNING workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header
 """
+SHOW_AS_IT_STANDS = "UPDATE runs SET hidden = 0, shown = NULL WHERE workflow_id = ? AND run_id = ?"
 KEEP_SHOWN = "UPDATE runs SET shown = ?, shown_status = ? WHERE workflow_id = ? AND run_id = ?"
 READ_SHOWN = "SELECT shown FROM runs WHERE workflow_id = ? AND run_id = ? AND hidden = 0"
 READ_STATUS = "SELECT status, leg FROM runs WHERE workflow_id = ? AND run_id = ?"
