@@ -157,6 +157,14 @@ async def test_a_part_of_a_run_keeps_its_changes_with_its_record_and_leaves_the_
     assert await storage.finished_memo("w", "r", leg=None, key="inner", op="op.inside") == inside.memo
 
 
+async def test_a_part_of_a_run_whose_record_is_gone_writes_nothing(storage) -> None:
+    await begun(storage)
+    before = await storage.get_run("w", "r")
+    gone = Inside("inner", "op.inside", {"state": {"n": 2}})
+    assert not await storage.commit(Commit("w", "r", 1, 4, gone, {"x": RecordWrite(StepResult("running"))}))
+    assert await storage.get_run("w", "r") == before
+
+
 async def test_events_are_read_in_order_and_from_a_number_on(storage) -> None:
     await begun(storage)
     await commit(storage, events=["a", "b"])

@@ -433,7 +433,7 @@ def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
 def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
     """What writes the header, or what stands for it, and answers whether another state is shown.
 
-    That answers None when the run has ended or moved on.
+    That answers None, and has written nothing, when the run has ended or moved on, or the record is gone.
     """
     run, leg, now, given = (commit.workflow_id, commit.run_id), commit.leg, commit.now, commit.snapshot
     if isinstance(given, Snapshot):
@@ -443,8 +443,10 @@ def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
     kept = (leg, leg, given.op, _dump(given.memo), *run, given.key)
 
     def keep(db: Database) -> Row | None:
-        touched = db.execute(sql.TOUCH_RUN, (now, int(commit.is_shown), *run, leg)).fetchone()
-        return touched if touched and db.execute(sql.PUT_INSIDE, kept).rowcount == 1 else None
+        touched = db.execute(sql.TOUCH_RUN, (now, int(commit.is_shown), *run, leg, given.key)).fetchone()
+        if touched is not None:
+            db.execute(sql.PUT_INSIDE, kept)
+        return touched
 
     return keep
 

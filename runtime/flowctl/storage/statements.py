@@ -85,7 +85,9 @@ REPLACE_HEADER = """
 """
 TOUCH_RUN = """
     UPDATE runs SET updated_at = ?, shown_status = CASE WHEN ? = 1 THEN status ELSE shown_status END
-    WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
+    WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting') AND EXISTS (
+        SELECT 1 FROM records WHERE workflow_id = runs.workflow_id AND run_id = runs.run_id AND key = ?
+    )
     RETURNING hidden = 1 OR shown IS NOT NULL
 """
 CANCEL_RUN = """
