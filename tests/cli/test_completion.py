@@ -81,16 +81,22 @@ def test_other_shells_are_told_what_a_choice_means(known: Path, shell: str, expe
     assert flowctl(cwd=known, env=environment).stdout == expected
 
 
-def test_bash_completes_with_the_script_that_is_shown(known: Path) -> None:
-    script = flowctl("--show-completion", "bash", cwd=known).stdout
-    folder = known.parent / "bin"
+@pytest.fixture
+def on_path(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user whose shell finds this flowctl."""
+    folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "flowctl").write_text(f'#!/bin/sh\nexec {" ".join(FLOWCTL)} "$@"\n')
     (folder / "flowctl").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+
+
+def test_bash_completes_with_the_script_that_is_shown(known: Path, on_path: dict[str, str]) -> None:
+    script = flowctl("--show-completion", "bash", cwd=known).stdout
     asks = "COMP_WORDS=(flowctl cancel ''); COMP_CWORD=1; COMP_WORDS[1]=canc; _flowctl_completion flowctl"
     shell = subprocess.run(
         ["bash", "-c", f'{script}\n{asks}; echo "${{COMPREPLY[@]}}"'],
-        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        env=on_path,
         capture_output=True,
         text=True,
         check=True,
@@ -99,13 +105,11 @@ def test_bash_completes_with_the_script_that_is_shown(known: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
-def test_fish_completes_with_the_script_that_is_shown(known: Path, tmp_path: Path) -> None:
+def test_fish_completes_with_the_script_that_is_shown(known: Path, on_path: dict[str, str]) -> None:
     script = flowctl("--show-completion", "fish", cwd=known).stdout
-    (tmp_path / "flowctl").write_text(f'#!/bin/sh\nexec {" ".join(FLOWCTL)} "$@"\n')
-    (tmp_path / "flowctl").chmod(0o755)
     shell = subprocess.run(
         ["fish", "--no-config", "-c", f"{script}\ncomplete -C 'flowctl invoke squa'"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        env=on_path,
         cwd=known,
         capture_output=True,
         text=True,
@@ -115,14 +119,12 @@ def test_fish_completes_with_the_script_that_is_shown(known: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
-def test_zsh_is_given_what_its_completion_takes(known: Path, tmp_path: Path) -> None:
+def test_zsh_is_given_what_its_completion_takes(known: Path, on_path: dict[str, str]) -> None:
     script = flowctl("--show-completion", "zsh", cwd=known).stdout
-    (tmp_path / "flowctl").write_text(f'#!/bin/sh\nexec {" ".join(FLOWCTL)} "$@"\n')
-    (tmp_path / "flowctl").chmod(0o755)
     stand_ins = "compdef() { : }; _arguments() { print -rl -- $@ }; words=(flowctl invoke squa); CURRENT=3"
     shell = subprocess.run(
         ["zsh", "-fc", f"{stand_ins}\n{script}\n_flowctl_completion"],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        env=on_path,
         cwd=known,
         capture_output=True,
         text=True,
