@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RUNTIME, CLI = ROOT / "runtime" / "flowctl", ROOT / "cli" / "flowctl_cli"
-LINES = 485
+LINES = 450
 HEAVY = ["typer", "rich", "watchfiles", "docker", "uvicorn", "starlette.applications", "celpy"]
 
 

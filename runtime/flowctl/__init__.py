@@ -23,14 +23,15 @@ _NAMES = {
     "flowctl.events": "WorkflowEvent",
     "flowctl.mapping": "map_variable",
     "flowctl.request_context": "RequestContext",
+    "flowctl.result": "RunResult",
     "flowctl.run": "Run",
     "flowctl.server": "serve",
     "flowctl.server.config": "ServerConfig",
-    "flowctl.snapshot": "RunResult StepResult",
+    "flowctl.snapshot": "StepResult",
     "flowctl.step": "Step clone_step create_step step",
     "flowctl.storage": "PostgresStorage SQLiteStorage",
-    "flowctl.factory": "init",
-    "flowctl.workflow": "Workflow clone_workflow create_workflow",
+    "flowctl.factory": "clone_workflow create_workflow init",
+    "flowctl.workflow": "Workflow",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll] - the stub has the list

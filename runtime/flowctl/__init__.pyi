@@ -22,16 +22,17 @@ from flowctl.errors import (
     WorkflowNotFoundError,
 )
 from flowctl.events import WorkflowEvent
-from flowctl.factory import init
+from flowctl.factory import clone_workflow, create_workflow, init
 from flowctl.mapping import map_variable
 from flowctl.request_context import RequestContext
+from flowctl.result import RunResult
 from flowctl.run import Run
 from flowctl.server import serve
 from flowctl.server.config import ServerConfig
-from flowctl.snapshot import RunResult, StepResult
+from flowctl.snapshot import StepResult
 from flowctl.step import Step, clone_step, create_step, step
 from flowctl.storage import PostgresStorage, SQLiteStorage
-from flowctl.workflow import Workflow, clone_workflow, create_workflow
+from flowctl.workflow import Workflow
 
 __all__ = [
     "AlreadyClaimedError",

@@ -14,8 +14,9 @@ from flowctl.errors import AlreadyClaimedError, RunNotFoundError, StillRunningEr
 from flowctl.execution.callbacks import is_persisted
 from flowctl.execution.plans import Leg, dispatch_body
 from flowctl.runners.local import is_lost
-from flowctl.snapshot import RunStatus, StepResult, StoredRun
+from flowctl.snapshot import RunStatus, StepResult
 from flowctl.storage.base import Claim, Dispatch
+from flowctl.stored_run import StoredRun
 from flowctl.stream import LegEnd, last_event
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowctl.snapshot import RunResult
+from flowctl.result import RunResult
 from flowctl.testing import TestApp, TestClock, run_workflow
 from flowctl.workflow import Workflow
 

@@ -30,11 +30,13 @@ from flowctl.execution.plans import Leg, plan_restart, plan_resume, plan_start, 
 from flowctl.execution.time_travel import Records, Travel, plan_time_travel
 from flowctl.launch import NEVER_STARTED, is_under_way, launch, started_before
 from flowctl.request_context import RequestContext
+from flowctl.result import RunResult
 from flowctl.schema import parse, to_json
-from flowctl.snapshot import ACTIVE, RunResult, RunStatus, Snapshot, StepResult, StoredRun
+from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
 from flowctl.step import Step
 from flowctl.storage.base import Storage
 from flowctl.stored import result_of, with_nested_rows
+from flowctl.stored_run import StoredRun
 from flowctl.stream import RunStream
 
 if TYPE_CHECKING:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypeVar
 
 from flowctl.execution.paths import leaf_paths, without_meta
+from flowctl.result import RunResult
 from flowctl.schema import parse_leniently
-from flowctl.snapshot import RunError, RunResult, Snapshot, StoredRun, settled, shown
+from flowctl.snapshot import RunError, Snapshot
 from flowctl.storage.base import Storage
+from flowctl.stored_run import StoredRun
+from flowctl.views import settled, shown
 
 if TYPE_CHECKING:
     from flowctl.workflow import Workflow

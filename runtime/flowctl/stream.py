@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic
 from typing_extensions import TypeVar
 
 from flowctl.events import CANCELED, FINISH, WorkflowEvent
-from flowctl.snapshot import TERMINAL, RunResult, RunStatus
+from flowctl.result import RunResult
+from flowctl.snapshot import TERMINAL, RunStatus
 
 if TYPE_CHECKING:
     from flowctl.run import Run

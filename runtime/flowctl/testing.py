@@ -20,10 +20,10 @@ from flowctl.app import App
 from flowctl.clock import Clock, now_ms
 from flowctl.errors import EngineError
 from flowctl.request_context import RequestContext
+from flowctl.result import RunResult
 from flowctl.run import create_run
 from flowctl.server import serve
 from flowctl.server.config import ServerConfig
-from flowctl.snapshot import RunResult
 from flowctl.storage import SQLiteStorage, Storage
 from flowctl.workflow import Workflow
 

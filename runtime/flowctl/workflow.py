@@ -16,17 +16,18 @@ from typing_extensions import TypeVar
 from flowctl import graph, mapping
 from flowctl.context import StepContext
 from flowctl.errors import DefinitionError, StepNotFoundError
-from flowctl.schema import Schema
-from flowctl.snapshot import StoredRuns, picked, untraced
-from flowctl.step import Schemas, Step, check_id
+from flowctl.step import Schemas, Step
 from flowctl.stored import in_detail
+from flowctl.stored_run import StoredRuns
+from flowctl.views import picked, untraced
 
 if TYPE_CHECKING:
     import inngest
 
     from flowctl.app import App
     from flowctl.run import Run
-    from flowctl.snapshot import RunStatus, StoredRun
+    from flowctl.snapshot import RunStatus
+    from flowctl.stored_run import StoredRun
 
 In = TypeVar("In", default=Any)
 Out = TypeVar("Out", default=Any)
@@ -327,105 +328,6 @@ class Workflow(Generic[In, Out]):
                     )
 
 
-def create_workflow(
-    *,
-    id: str,
-    input_schema: type[In] | Any = None,
-    output_schema: type[Out] | Any = None,
-    state_schema: Any = None,
-    request_context_schema: Any = None,
-    description: str | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    retry_config: Mapping[str, int] | None = None,
-    validate_inputs: bool = True,
-    should_persist_snapshot: Callable[..., bool] | None = None,
-    on_start: Callable[..., Any] | None = None,
-    on_finish: Callable[..., Any] | None = None,
-    on_error: Callable[..., Any] | None = None,
-    concurrency: Any = None,
-    rate_limit: Any = None,
-    throttle: Any = None,
-    debounce: Any = None,
-    priority: Any = None,
-    idempotency: str | None = None,
-    singleton: Any = None,
-    timeouts: Any = None,
-    cron: str | Sequence[str] | None = None,
-    cron_input: Any = None,
-    client: inngest.Inngest | None = None,
-) -> Workflow[In, Out]:
-    """A new, empty workflow: add steps, then `commit()`.
-
-    Args:
-        id: its name, unique in an app.
-        input_schema, output_schema, state_schema, request_context_schema: any type pydantic can validate.
-        description, metadata: for people, shown with the graph.
-        retry_config: `{"attempts": extra tries, "delay": milliseconds between them}` for steps without
-            `retries` of their own.
-        validate_inputs: False passes data on as it is; nested workflows do as the outermost says.
-        should_persist_snapshot: asked, whenever a state of a run is stored, whether it is to be shown; called
-            with a SnapshotInfo (`workflow_status`, `step_results`). What is listed and read of the run is the
-            last state that it was true for, if any; what the run goes on from is stored whatever it says.
-        on_start: called with a RunInfo before the first step; raising refuses the start.
-        on_finish, on_error: called with a RunInfo at the end, and after a failure; what they raise is logged.
-        concurrency, rate_limit, throttle, debounce, priority, idempotency, singleton, timeouts: Inngest's
-            flow control, with its names and types; it acts on Inngest.
-        cron, cron_input: one schedule or several (`TZ=Europe/Vienna 0 9 * * 1`), and the input of runs that
-            they begin; on Inngest.
-        client: what `init(client)` binds its workflows to.
-    """
-    check_id("workflow", id)
-    _check_plain("should_persist_snapshot", should_persist_snapshot, workflow_id=id)
-    flow_control = {
-        "concurrency": concurrency,
-        "rate_limit": rate_limit,
-        "throttle": throttle,
-        "debounce": debounce,
-        "priority": priority,
-        "idempotency": idempotency,
-        "singleton": singleton,
-        "timeouts": timeouts,
-    }
-    options = Options(
-        retry=RetryConfig(**(retry_config or {})),
-        validate_inputs=validate_inputs,
-        should_persist_snapshot=should_persist_snapshot,
-        on_start=on_start,
-        on_finish=on_finish,
-        on_error=on_error,
-        flow_control={name: value for name, value in flow_control.items() if value is not None},
-        cron=(cron,) if isinstance(cron, str) else tuple(cron or ()),
-        cron_input=cron_input,
-    )
-    schemas = Schemas(
-        input=Schema.of(input_schema),
-        output=Schema.of(output_schema),
-        state=Schema.of(state_schema),
-        request_context=Schema.of(request_context_schema),
-    )
-    return Workflow(
-        id=id, schemas=schemas, options=options, description=description, metadata=metadata, client=client
-    )
-
-
-def clone_workflow(workflow: Workflow[In, Out], *, id: str) -> Workflow[In, Out]:
-    """The same workflow under another id, for instance to stand twice in another one.
-
-    Graph, schemas, options and engine are kept; what is added to the clone later is its own.
-    """
-    copy: Workflow[In, Out] = Workflow(
-        id=id,
-        schemas=workflow.schemas,
-        options=workflow.options,
-        description=workflow.description,
-        metadata=workflow.metadata,
-        client=workflow.client,
-    )
-    copy.nodes = list(workflow.nodes)
-    copy.committed = workflow.committed
-    return copy
-
-
 def _checked(step: Any) -> Any:
     if isinstance(step, Step | Workflow):
         return step
@@ -435,14 +337,6 @@ def _checked(step: Any) -> Any:
         else repr(step)
     )
     raise DefinitionError(f"Expected a Step or a Workflow, got {made}.")
-
-
-def _check_plain(name: str, function: Any, *, workflow_id: str) -> None:
-    if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
-        raise DefinitionError(
-            f"Workflow {workflow_id!r}: {name} must be a plain function (no async one), or None; "
-            f"got {function!r}."
-        )
 
 
 def _free_id(prefix: str, ordinal: int, taken: set[str]) -> str:

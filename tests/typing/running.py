@@ -24,7 +24,8 @@ from flowctl import (
     map_variable,
     step,
 )
-from flowctl.snapshot import RunError, RunStatus, StepStatus, StoredRun
+from flowctl.snapshot import RunError, RunStatus, StepStatus
+from flowctl.stored_run import StoredRun
 from flowctl.stream import RunStream
 from flowctl.testing import TestApp, TestClock, run_workflow
 

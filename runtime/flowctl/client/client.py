@@ -14,9 +14,11 @@ import httpx
 
 from flowctl.client.connection import Connection
 from flowctl.events import WorkflowEvent
+from flowctl.result import RunResult
 from flowctl.schema import to_json
 from flowctl.server import models, wire
-from flowctl.snapshot import RunResult, RunStatus, StoredRun, StoredRuns
+from flowctl.snapshot import RunStatus
+from flowctl.stored_run import StoredRun, StoredRuns
 
 DEFAULT_URL = "http://127.0.0.1:4111"
 

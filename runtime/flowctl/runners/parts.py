@@ -23,8 +23,9 @@ from flowctl.execution.plans import Leg
 from flowctl.execution.walk import Environment, Part, Walk
 from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.limits import RollOver
-from flowctl.snapshot import ACTIVE, Snapshot, StepResult, StoredRun
+from flowctl.snapshot import ACTIVE, Snapshot, StepResult
 from flowctl.storage.base import Storage
+from flowctl.stored_run import StoredRun
 
 if TYPE_CHECKING:
     from flowctl.app import App

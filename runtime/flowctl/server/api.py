@@ -12,12 +12,14 @@ from typing import Any
 from starlette.responses import Response
 
 from flowctl.errors import RunNotFoundError
+from flowctl.result import RunResult
 from flowctl.run import Run
 from flowctl.server import functions, models, streams, wire
 from flowctl.server.models import Body, NewRunQuery, Query, RunQuery
 from flowctl.server.operations import Call, Operation, json_response, operation
-from flowctl.snapshot import TERMINAL, RunResult, StoredRun
+from flowctl.snapshot import TERMINAL
 from flowctl.stored import in_detail
+from flowctl.stored_run import StoredRun
 from flowctl.stream import RunStream
 from flowctl.take_over import take_over
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from flowctl.snapshot import StoredRun, untraced
 from flowctl.step import Step
+from flowctl.stored_run import StoredRun
+from flowctl.views import untraced
 from flowctl.workflow import Workflow
 
 

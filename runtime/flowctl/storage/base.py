@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, Protocol, TypedDict, Unpack
 
 from flowctl.events import WorkflowEvent
-from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
+from flowctl.snapshot import RunStatus, Snapshot, StepResult
+from flowctl.stored_run import StoredRun, StoredRuns
 
 
 @dataclass(frozen=True, slots=True)

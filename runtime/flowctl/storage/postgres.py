@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowctl.errors import ConfigurationError, StorageError
 from flowctl.storage import statements as sql
-from flowctl.storage.sql import Database, Rows, SQLStorage
+from flowctl.storage.database import Database, Rows
+from flowctl.storage.sql import SQLStorage
 
 if TYPE_CHECKING:
     import psycopg

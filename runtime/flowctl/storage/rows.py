@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from flowctl.snapshot import RunError, Snapshot, StepResult, StoredRun
+from flowctl.snapshot import RunError, Snapshot, StepResult
+from flowctl.stored_run import StoredRun
 
 Row = Sequence[Any]
 """workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from flowctl.snapshot import StoredRun
 from flowctl.storage import statements as sql
 from flowctl.storage.rows import stored_run
+from flowctl.stored_run import StoredRun
 
 if TYPE_CHECKING:
     from flowctl.storage.base import Claim, Commit
-    from flowctl.storage.sql import Database
+    from flowctl.storage.database import Database
 
 
 def shown_as_it_stands(db: Database, run: tuple[str, str]) -> StoredRun | None:

@@ -6,56 +6,27 @@ A database fills one hole: `_transact`, which runs a piece of work in a transact
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol, TypeVar, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 import orjson
 
 from flowctl.clock import now_ms
-from flowctl.errors import Issue, StorageError, ValidationError
+from flowctl.errors import StorageError
 from flowctl.events import WorkflowEvent
-from flowctl.snapshot import RunStatus, Snapshot, StepResult, StoredRun, StoredRuns
+from flowctl.snapshot import RunStatus, Snapshot, StepResult
+from flowctl.storage import lists, retention
 from flowctl.storage import statements as sql
 from flowctl.storage.base import Claim, Commit, Dispatch, RunFilters, RunPointer
-from flowctl.storage.rows import Record, Row, listed_run, shown_run, stored_run
+from flowctl.storage.database import Database
+from flowctl.storage.lists import Window
+from flowctl.storage.rows import Row, listed_run, shown_run, stored_run
 from flowctl.storage.shown import settle_shown, shown_as_it_stands
+from flowctl.stored_run import StoredRun, StoredRuns
 
 T = TypeVar("T")
-ALL = 2**62
 NEWEST = 2**31 - 1
-RUNS_AT_ONCE = 500
 _UNCHANGING = ("context", "serializedStepGraph")
-
-
-class Rows(Protocol):
-    """What a statement answered."""
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows it changed."""
-        ...
-
-    def fetchone(self) -> Any:
-        """The next row, or None."""
-        ...
-
-    def fetchall(self) -> list[Any]:
-        """The rows that are left."""
-        ...
-
-
-class Database(Protocol):
-    """A connection inside a transaction; parameters are marked `?`."""
-
-    def execute(self, statement: str, values: Sequence[Any] = (), /) -> Rows:
-        """Run a statement."""
-        ...
-
-    def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> object:
-        """Run a statement for each row of values."""
-        ...
 
 
 class SQLStorage(ABC):
@@ -261,9 +232,8 @@ class SQLStorage(ABC):
         **filters: Unpack[RunFilters],
     ) -> StoredRuns:
         """See Storage."""
-        _check_page(page=page, per_page=per_page)
-        window = (per_page, page * per_page) if page is not None and per_page is not None else (None, 0)
-        found = await self._transact(self._reading(workflow_id, filters, *window), writes=False)
+        window = Window.of_page(page=page, per_page=per_page)
+        found = await self._transact(lambda db: lists.find(db, workflow_id, filters, window), writes=False)
         return StoredRuns([shown_run(row, records) for row, records in found.rows], found.total)
 
     async def list_runs_json(
@@ -275,67 +245,23 @@ class SQLStorage(ABC):
         **filters: Unpack[RunFilters],
     ) -> tuple[list[dict[str, Any]], int]:
         """See Storage."""
-        found = await self._transact(self._reading(workflow_id, filters, limit, offset), writes=False)
+        window = Window(limit, offset)
+        found = await self._transact(lambda db: lists.find(db, workflow_id, filters, window), writes=False)
         return [listed_run(row, records) for row, records in found.rows], found.total
-
-    def _reading(
-        self, workflow_id: str | None, filters: RunFilters, limit: int | None, offset: int
-    ) -> Callable[[Database], _Found]:
-        wanted = {
-            "workflow_id = ?": workflow_id,
-            "shown_status = ?": filters.get("status"),
-            "resource_id = ?": filters.get("resource_id"),
-            "created_at >= ?": _millis(filters.get("from_date")),
-            "created_at <= ?": _millis(filters.get("to_date")),
-        }
-        terms = {term: value for term, value in wanted.items() if value is not None}
-        where, values = " AND ".join(terms) or "1 = 1", tuple(terms.values())
-
-        def work(db: Database) -> _Found:
-            window = (ALL if limit is None else limit, offset)
-            rows = db.execute(sql.LIST_RUNS.format(where=where), (*values, *window)).fetchall()
-            records = _records_of(db, [(row[0], row[1]) for row in rows])
-            is_last = limit is None or 0 < len(rows) < limit or not (rows or offset)
-            total = offset + len(rows) if is_last else self._count(db, where, values)
-            return _Found([(row, records[row[0], row[1]]) for row in rows], total)
-
-        return work
-
-    def _count(self, db: Database, where: str, values: tuple[Any, ...]) -> int:
-        return db.execute(sql.COUNT_RUNS.format(where=where), values).fetchone()[0]
 
     async def count_runs(
         self, workflow_ids: Sequence[str], statuses: Sequence[RunStatus]
     ) -> dict[tuple[str, RunStatus], int]:
         """See Storage."""
-        marks = [",".join("?" * len(values)) for values in (workflow_ids, statuses)]
-        statement = sql.COUNT_BY_STATUS.format(workflows=marks[0], statuses=marks[1])
-
-        def work(db: Database) -> dict[tuple[str, RunStatus], int]:
-            rows = db.execute(statement, (*workflow_ids, *statuses)).fetchall()
-            return {(workflow_id, status): count for workflow_id, status, count in rows}
-
-        return await self._transact(work, writes=False)
+        return await self._transact(lambda db: lists.count(db, workflow_ids, statuses), writes=False)
 
     async def delete_run(self, workflow_id: str, run_id: str) -> bool:
         """See Storage."""
-
-        def work(db: Database) -> bool:
-            known = db.execute(sql.DELETE_RUN, (workflow_id, run_id)).rowcount > 0
-            _forget(db, [(workflow_id, run_id)])
-            return known
-
-        return await self._transact(work)
+        return await self._transact(lambda db: retention.delete(db, workflow_id, run_id))
 
     async def prune(self, *, before: int, limit: int = 200) -> int:
         """See Storage."""
-
-        def work(db: Database) -> int:
-            ended = [tuple(row) for row in db.execute(sql.PRUNE_RUNS, (before, before, limit)).fetchall()]
-            _forget(db, ended)
-            return len(ended)
-
-        return await self._transact(work)
+        return await self._transact(lambda db: retention.prune(db, before=before, limit=limit))
 
     async def read_events(
         self, workflow_id: str, run_id: str, *, after: int = 0
@@ -391,27 +317,6 @@ def _read_run(db: Database, workflow_id: str, run_id: str) -> StoredRun | None:
     return stored_run(row, db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall())
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Rows of runs with their records, and how many runs there are in all."""
-
-    rows: list[tuple[Row, list[Record]]]
-    total: int
-
-
-def _records_of(db: Database, runs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Record]]:
-    found: dict[tuple[str, str], list[Record]] = {run: [] for run in runs}
-    for start in range(0, len(runs), RUNS_AT_ONCE):
-        some = runs[start : start + RUNS_AT_ONCE]
-        marks = ",".join(["(?, ?)"] * len(some))
-        statement = sql.RECORDS_OF_RUNS.format(marks=marks)
-        for workflow_id, run_id, key, body in db.execute(
-            statement, [id for run in some for id in run]
-        ).fetchall():
-            found[workflow_id, run_id].append((key, body))
-    return found
-
-
 def _replace_records(
     db: Database, run: tuple[str, str], records: Mapping[str, StepResult], *, leg: int
 ) -> None:
@@ -421,13 +326,6 @@ def _replace_records(
     ]
     if rows:
         db.executemany(sql.PUT_RECORD, rows)
-
-
-def _forget(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
-    """Delete what belongs to runs whose own rows are gone: whoever writes to one waits for those rows."""
-    for statement in (sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES):
-        if runs:
-            db.executemany(statement, runs)
 
 
 def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
@@ -469,15 +367,3 @@ def _dump(value: Any) -> str:
 
 def _dump_or_none(value: Any) -> str | None:
     return None if value is None else _dump(value)
-
-
-def _check_page(**given: int | None) -> None:
-    issues = [
-        Issue(name, f"must be 0 or more, not {n}") for name, n in given.items() if n is not None and n < 0
-    ]
-    if issues:
-        raise ValidationError("Invalid page of runs", issues)
-
-
-def _millis(date: datetime | None) -> int | None:
-    return None if date is None else int(date.timestamp() * 1000)

@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flowctl.errors import StorageError
 from flowctl.storage import statements as sql
-from flowctl.storage.sql import Database, SQLStorage
+from flowctl.storage.database import Database
+from flowctl.storage.sql import SQLStorage
 
 T = TypeVar("T")
 BUSY_SECONDS = 10.0
 PAUSES_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 COMMITS_TO_MERGE = 300
 """After so many the log is merged into the file: about as often as SQLite itself would, but in the thread."""
-COUNTS_KEPT = 64
 _WORDS = {
     "rowid": "",
     "int": "INTEGER",
@@ -53,8 +53,6 @@ class SQLiteStorage(SQLStorage):
         self.path = str(path if path is not None else default_path())
         self._in_memory = self.path == ":memory:"
         self._lock = threading.Lock()
-        self._counts: dict[tuple[str, tuple[Any, ...]], int] = {}
-        self._counted_at = (0, 0)
         self._connection: sqlite3.Connection | None = None
         self._commits = 0
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
@@ -153,7 +151,6 @@ class SQLiteStorage(SQLStorage):
                 f"Cannot open the SQLite database {self.path!r}: {err}. Check that the folder can be written."
             ) from err
         self._connection = db
-        self._counts.clear()
         return db
 
 
