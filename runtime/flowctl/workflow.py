@@ -90,6 +90,18 @@ class Workflow(Generic[In, Out]):
         self.committed = False
         self.app: App | None = None
 
+    if not TYPE_CHECKING:  # for type checkers an attribute that is not there stays an error
+
+        def __getattr__(self, name: str) -> Any:
+            """No attribute of that name: says what to use for one that other workflow tools have."""
+            missing = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name == "wait_for_event":
+                missing = (
+                    "wait_for_event has been removed: a step waits for an answer with ctx.suspend(), "
+                    "and run.resume() brings it."
+                )
+            raise AttributeError(missing, name=name, obj=self)
+
     @property
     def is_workflow(self) -> bool:
         """Always True: tells a nested workflow from a step."""

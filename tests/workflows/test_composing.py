@@ -161,5 +161,8 @@ def test_a_workflow_as_a_step_stays_itself() -> None:
 
 
 def test_there_is_no_waiting_for_events_but_suspend_and_resume() -> None:
-    assert not hasattr(create_workflow(id="w"), "wait_for_event")
+    with pytest.raises(AttributeError, match=r"has been removed.*ctx\.suspend\(\)"):
+        create_workflow(id="w").wait_for_event("paid")
+    with pytest.raises(AttributeError, match="no attribute 'wait'"):
+        create_workflow(id="w").wait()
     assert not hasattr(create_step(id="s", execute=lambda ctx: None), "send_event")

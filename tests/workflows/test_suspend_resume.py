@@ -99,6 +99,7 @@ async def test_parallel_waits_for_each_of_its_suspended_steps(register) -> None:
         await run.resume(resume_data={"approved": True})
     result = await run.resume("other", {"approved": True})
     assert (result.status, result.suspended) == ("suspended", [["approve"]])
+    assert result.resume_labels == {"ask-post": {"stepId": "approve"}}
     with pytest.raises(NotSuspendedError, match=r"Available labels: \[ask-post\]"):
         await run.resume(label="ask-other", resume_data={"approved": True})
     result = await run.resume(label="ask-post", resume_data={"approved": False})

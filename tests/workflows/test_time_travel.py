@@ -130,6 +130,8 @@ async def test_what_cannot_be_travelled_to_is_refused_and_nothing_changes(regist
     with pytest.raises(ValidationError, match="n: Input should be a valid integer"):
         await run.time_travel("two", input_data={"n": "x"})
     await run.time_travel("two", context={"one": {"output": {"n": 1}}}, per_step=True)
+    with pytest.raises(StepNotFoundError, match="does not exist in the current execution graph"):
+        await run.time_travel("nope")
     with pytest.raises(StepNotFoundError, match="Step is required"):
         await run.time_travel([])
     snapshot = await app.storage.load_snapshot("chain", run.run_id)

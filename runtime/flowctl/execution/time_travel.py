@@ -99,10 +99,18 @@ class _Past:
         for index, node in enumerate(workflow.nodes):
             if path[0] in ids_of(node):
                 return index
-        listed = ", ".join(workflow.steps)
-        raise StepNotFoundError(
-            f"Time travel target step not found in execution graph: {path[0]!r}. "
-            f"Verify the step id/path. Workflow {workflow.id!r} has: {listed}."
+        raise self._unknown(workflow, path[0])
+
+    def _unknown(self, workflow: Workflow[Any, Any], id: str) -> StepNotFoundError:
+        """The target is no step, or, in a run that has records, is one no longer."""
+        has = f"Workflow {workflow.id!r} has: {', '.join(workflow.steps)}."
+        if self.snapshot.records:
+            return StepNotFoundError(
+                f"Cannot time travel to step {id!r}: "
+                f"the step does not exist in the current execution graph. {has}"
+            )
+        return StepNotFoundError(
+            f"Time travel target step not found in execution graph: {id!r}. Verify the step id/path. {has}"
         )
 
     def _passed(self, node: Node, prefix: str, data: Any, override: Any) -> Any:

@@ -259,7 +259,7 @@ class Walk:
             request_context=self.request_context.to_json(),
             active_paths=[self.positions.get("", 0)],
             suspended_paths={} if status in ACTIVE else self.suspended_paths(),
-            resume_labels=dict(self.labels),
+            resume_labels=dict(self.labels) if status in ACTIVE else self.open_labels(),
             step_execution_path=list(self.execution_path),
             positions=dict(self.positions),
             serialized_step_graph=stored.serialized_step_graph,
@@ -324,6 +324,12 @@ class Walk:
         """The output of a step that succeeded, or None."""
         record = self.records.get(scope.key(id))
         return record.output if record is not None and record.status == "success" else None
+
+    def open_labels(self) -> dict[str, dict[str, Any]]:
+        """The resume labels of what is suspended still."""
+        waiting = (key for key, record in self.records.items() if record.status == "suspended")
+        targets = {tuple(label_target(key).values()) for key in waiting}
+        return {label: at for label, at in self.labels.items() if tuple(at.values()) in targets}
 
     def suspended_paths(self) -> dict[str, list[int]]:
         """Where each suspended step of the run's own workflow stands in the graph."""
