@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -37,14 +38,16 @@ __all__ = ["TestApp", "TestClock", "run_workflow"]
 
 Out = TypeVar("Out", default=Any)
 SETTLE_SECONDS = 0.001
+HOLD_SECONDS = 1.0
+"""For how long a function that is called holds the clock: it may wait for another run, that sleeps."""
 
 
 class TestClock:
     """A clock on which sleeps and retry delays take no time; it begins now, or at `start` (naive: UTC).
 
     It stands still while code runs and jumps to the earliest moment that anyone sleeps until, so sleeps that
-    overlap on the local engine end in their order. Only the workflow's own sleeps are skipped: what a step
-    awaits by itself takes as long as it takes.
+    overlap end in their order. Only what engines wait for is skipped: what a step awaits by itself takes as
+    long as it takes. What an event may yet forestall (timeouts) and schedules come with `advance`.
     """
 
     __test__ = False
@@ -53,10 +56,11 @@ class TestClock:
         self._started = now_ms() if start is None else _millis(start)
         self._now = self._started
         self._sleeping: list[int] = []
+        self._engines: dict[asyncio.Event, _EngineAtWait] = {}
 
     @property
     def elapsed(self) -> timedelta:
-        """How much time was skipped so far: sleeps and delays of retries."""
+        """How much time was skipped so far."""
         return timedelta(milliseconds=self._now - self._started)
 
     def now(self) -> int:
@@ -69,14 +73,93 @@ class TestClock:
         try:
             while self._now < until:
                 await asyncio.sleep(SETTLE_SECONDS)  # others reach their own sleeps
-                self._now = max(self._now, min(self._sleeping))
+                self._skip()
         finally:
             self._sleeping.remove(until)
 
-    def wall_time(self, until: int) -> int:
-        """See Clock: at once, for the engine has its own time."""
-        self._now = max(self._now, until)
-        return now_ms()
+    async def wait(
+        self, woken: asyncio.Event, due: int | None, *, certain: Callable[[], int | None], is_busy: bool
+    ) -> None:
+        """See Clock: a wait of the embedded engine."""
+        engine = self._engines[woken] = _EngineAtWait(woken, due, is_busy=is_busy)
+        try:
+            if not is_busy or not await _within(HOLD_SECONDS, woken):
+                await self._rest(woken, certain())
+        finally:
+            engine.has_left()
+
+    async def advance(self, by: timedelta = timedelta(0)) -> None:
+        """Let time pass on the embedded engine, and all happen that comes in it, in its order.
+
+        Returns once no function is called or sleeps. What it brings about and `sleep` does not: schedules,
+        and timeouts of runs and of waits for events.
+
+            await app.inngest.send(inngest.Event(name="signed-up"))
+            await app.clock.advance(timedelta(days=3))
+        """
+        await self.sleep_until(self._now + by // timedelta(milliseconds=1))
+        while self._sleeping or any(engine.is_at_work for engine in self._engines.values()):  # noqa: ASYNC110 - they tell by a flag
+            await asyncio.sleep(SETTLE_SECONDS)
+
+    async def _rest(self, woken: asyncio.Event, until: int | None) -> None:
+        """Until the engine is woken, by this clock too once one of its jobs is due."""
+        if until is None:
+            await woken.wait()
+            return
+        self._sleeping.append(until)
+        try:
+            while not await _within(SETTLE_SECONDS, woken):
+                self._skip()
+        finally:
+            self._sleeping.remove(until)
+
+    def _skip(self) -> None:
+        """Go on to the next moment that anyone waits for, unless an engine works."""
+        engines = self._engines.values()
+        if any(engine.holds for engine in engines):
+            return
+        ahead = [engine.due for engine in engines if engine.due is not None and engine.due > self._now]
+        self._now = max(self._now, min([*self._sleeping, *ahead]))
+        for engine in engines:
+            if engine.due is not None and engine.due <= self._now:
+                engine.woken.set()
+
+
+@dataclass(slots=True)
+class _EngineAtWait:
+    """An embedded engine that waits, or did until just now."""
+
+    woken: asyncio.Event
+    due: int | None
+    is_busy: bool
+    waits: bool = True
+    since: float = field(default_factory=time.monotonic)
+
+    def has_left(self) -> None:
+        """It works now, or is no longer."""
+        self.due, self.waits, self.since = None, False, time.monotonic()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something is under way: it calls apps, or does what is due."""
+        return self.is_busy or self.woken.is_set() if self.waits else self._is_recent
+
+    @property
+    def holds(self) -> bool:
+        """Whether time stands still for what is under way; not for long, as that may wait for other runs."""
+        return self.is_at_work and self._is_recent
+
+    @property
+    def _is_recent(self) -> bool:
+        return time.monotonic() - self.since < HOLD_SECONDS
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether an event is set before that time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    return False
 
 
 async def run_workflow(
@@ -163,9 +246,9 @@ class TestApp(App):
         """Start an engine, serve this app's functions to it, and have it know them."""
         from flowctl.engine import Engine, EngineConfig  # noqa: PLC0415 - only tests on Inngest need a server
 
-        engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
+        engine = await stack.enter_async_context(Engine(EngineConfig(port=0), clock=self.clock))
         self.inngest = await stack.enter_async_context(
-            _client_of(engine, self._client or self._adopted_client())
+            _client_of(engine, self._client or self._adopted_client(), self.clock)
         )
         for workflow in self.workflows.values():
             workflow.client = self.inngest
@@ -202,16 +285,20 @@ def _all_of(workflows: Sequence[Workflow[Any, Any]]) -> list[Workflow[Any, Any]]
 
 
 @contextlib.asynccontextmanager
-async def _client_of(engine: Engine, origin: inngest.Inngest | None) -> AsyncGenerator[inngest.Inngest]:
+async def _client_of(
+    engine: Engine, origin: inngest.Inngest | None, clock: Clock
+) -> AsyncGenerator[inngest.Inngest]:
     """A client of the engine, with the id, middleware and serializer of the app's own."""
     import inngest  # noqa: PLC0415 - only tests on Inngest need it
+
+    from flowctl.runners.on_clock import on_clock  # noqa: PLC0415 - imports inngest
 
     client = inngest.Inngest(
         app_id=origin.app_id if origin else "test",
         is_production=False,
         api_base_url=engine.url,
         event_api_base_url=engine.url,
-        middleware=origin.middleware if origin else None,
+        middleware=[*(origin.middleware if origin else ()), on_clock(clock)],
         serializer=origin._serializer if origin else None,  # noqa: SLF001 - the client shows it nowhere else  # pyright: ignore[reportPrivateUsage]
     )
     yield client

@@ -45,7 +45,7 @@ from flowctl.engine.realtime_api import RealtimeApi
 from flowctl.engine.rest import Rest
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock
 
 log = logging.getLogger("flowctl.engine")
 
@@ -58,14 +58,17 @@ class Api:
     apps: Apps
     keys: Keys
     tokens: Tokens
+    clock: Clock
     studio_url: str | None
 
     def routes(self) -> list[BaseRoute]:
         """The route table: looked through from the top, so what every step asks for comes first."""
         return [
             Route("/e/{key}", self.send_events, methods=["POST"]),
-            *CheckpointApi(Checkpoints(self.ledger), Endpoints(self.ledger, self.apps), self.tokens).routes(),
-            *RealtimeApi(self.keys, self.tokens).routes(),
+            *CheckpointApi(
+                Checkpoints(self.ledger), Endpoints(self.ledger, self.apps), self.tokens, self.clock
+            ).routes(),
+            *RealtimeApi(self.keys, self.tokens, self.clock).routes(),
             Route("/", self.home),
             Route("/health", self.health),
             Route("/metrics", self.metrics),
@@ -76,7 +79,7 @@ class Api:
             Route("/v0/runs/{id}/batch", self.run_events),
             Route("/v0/runs/{id}/actions", self.run_steps),
             Route("/v0/gql", self.query, methods=["POST"]),
-            *Rest(self.ledger, self.apps).routes(),
+            *Rest(self.ledger, self.apps, self.clock).routes(),
         ]
 
     async def home(self, _: Request) -> Response:
@@ -95,7 +98,7 @@ class Api:
     async def metrics(self, _: Request) -> Response:
         """Counts and durations, as Prometheus reads them."""
         return PlainTextResponse(
-            exposition(self.ledger.tally, self.ledger.store, now=now_ms()),
+            exposition(self.ledger.tally, self.ledger.store, now=self.clock.now()),
             media_type="text/plain; version=0.0.4",
         )
 
@@ -122,7 +125,7 @@ class Api:
         """One event or a list of them: all are taken in, or none."""
         seed = request.headers.get("x-inngest-event-id-seed", "")
         try:
-            events = parse_events(await read_body(request), seed=seed, now=now_ms())
+            events = parse_events(await read_body(request), seed=seed, now=self.clock.now())
         except (InvalidEventError, BodyTooLargeError) as err:
             return json_answer({"ids": [""], "status": 400, "error": str(err)}, 400)
         self.ledger.take_in(events)
@@ -148,14 +151,14 @@ class Api:
         name = self.apps.named_at(url)
         if name is None:
             raise NotFoundError(f"App not found: {url}")
-        self.apps.remove(name, now=now_ms())
+        self.apps.remove(name, now=self.clock.now())
         return PlainTextResponse("")
 
     async def invoke(self, request: Request) -> Response:
         """Run one function by its id."""
         payload = await read_object(request)
         try:
-            id = self.ledger.invoke(request.path_params["slug"], payload, now=now_ms())
+            id = self.ledger.invoke(request.path_params["slug"], payload, now=self.clock.now())
         except (InvalidEventError, TypeError) as err:
             raise RequestError(f"The body must be an object with an object 'data': {err}") from err
         return json_answer({"id": id, "status": 200})
@@ -172,7 +175,10 @@ class Api:
         """GraphQL, as far as SDKs' tests need it."""
         asked = await read_object(request, "query")
         found = answer(
-            Queries(self.apps), str(asked["query"]), asked.get("variables") or {}, asked.get("operationName")
+            Queries(self.apps, self.clock),
+            str(asked["query"]),
+            asked.get("variables") or {},
+            asked.get("operationName"),
         )
         return json_answer(found)
 

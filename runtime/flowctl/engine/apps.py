@@ -16,7 +16,7 @@ from flowctl.engine import rest_statements, starts
 from flowctl.engine import statements as sql
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, iso, stable_id
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock, SystemClock
 
 
 class RegistrationError(ValueError):
@@ -28,6 +28,7 @@ class Apps:
     """The registered apps; kept in the store, so that their runs go on after a restart."""
 
     ledger: Ledger
+    clock: Clock = field(default_factory=SystemClock)
     by_name: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
     def load(self) -> None:
@@ -35,7 +36,7 @@ class Apps:
         for name, body in self.ledger.store.db.execute(sql.READ_APPS).fetchall():
             self.by_name[name] = orjson.loads(body)
         with self.ledger.store.transaction():
-            self._set_functions(now=now_ms())
+            self._set_functions(now=self.clock.now())
 
     def register(self, raw: Any) -> dict[str, Any]:
         """Take an SDK's registration in place of the app's earlier one; raises RegistrationError."""
@@ -44,7 +45,7 @@ class Apps:
         modified = self.by_name.get(name) != raw
         if modified:
             self.by_name[name] = raw
-            now = now_ms()
+            now = self.clock.now()
             with self.ledger.store.transaction():
                 row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now)
                 self.ledger.store.db.execute(sql.PUT_APP, row)
@@ -60,7 +61,7 @@ class Apps:
         if function in (earlier.get("functions") or ()):
             return
         raw = {"appName": domain, "url": domain, "functions": [*others, function]}
-        self.by_name[domain], now = raw, now_ms()
+        self.by_name[domain], now = raw, self.clock.now()
         self.ledger.store.db.execute(sql.PUT_APP, (domain, domain, orjson.dumps(raw), now))
         self._set_functions(now=now)
 

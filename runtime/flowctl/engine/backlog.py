@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 from flowctl.engine import statements as sql
 from flowctl.engine.store import Store
-from flowctl.engine.timing import now_ms
 
-LOOK_AGAIN_MS = 500
+LOOK_AGAIN_SECONDS = 0.5
 RETRY_AFTER_SECONDS = 2
 
 
@@ -23,12 +24,12 @@ class Backlog:
     store: Store
     bound: int
     _count: int = 0
-    _counted_at: int = 0
+    _counted_at: float = -math.inf
 
     def check(self) -> None:
         """Raise QueueFullError when no more may be taken in."""
-        now = now_ms()
-        if now - self._counted_at >= LOOK_AGAIN_MS:
+        now = time.monotonic()
+        if now - self._counted_at >= LOOK_AGAIN_SECONDS:
             self._count, self._counted_at = self.store.db.execute(sql.COUNT_JOBS).fetchone()[0], now
         if self._count >= self.bound:
             raise QueueFullError(

@@ -18,7 +18,7 @@ from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.limits import MAX_STATE_BYTES
 from flowctl.engine.realtime import RAW_TOPIC, Tokens
 from flowctl.engine.store import RunRow
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock
 
 PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 OF_ITS_OWN_BODY = frozenset({"content-length", "content-encoding", "transfer-encoding"})
@@ -33,6 +33,7 @@ class CheckpointApi:
     checkpoints: Checkpoints
     endpoints: Endpoints
     tokens: Tokens
+    clock: Clock
 
     def routes(self) -> list[BaseRoute]:
         """The route table."""
@@ -49,7 +50,7 @@ class CheckpointApi:
     async def begin_run(self, request: Request) -> Response:
         """An app's endpoint has begun a run."""
         try:
-            run = self.endpoints.begin(await _sent(request), now=now_ms())
+            run = self.endpoints.begin(await _sent(request), now=self.clock.now())
         except CheckpointError as err:
             return _refused(err, None)
         answer = {
@@ -57,7 +58,7 @@ class CheckpointApi:
             "fn_id": run.function_id,
             "app_id": self.endpoints.app_id(run),
             "token": self.endpoints.token(run.run_id),
-            "realtime_token": self.tokens.made([(run.run_id, RAW_TOPIC)], now=now_ms()),
+            "realtime_token": self.tokens.made([(run.run_id, RAW_TOPIC)], now=self.clock.now()),
         }
         return Response(orjson.dumps({"data": answer}), media_type="application/json")
 
@@ -65,7 +66,7 @@ class CheckpointApi:
         """Steps of a run that an endpoint has begun, its end among them."""
         id = request.path_params["id"]
         try:
-            self.endpoints.report(id, await _sent(request), now=now_ms())
+            self.endpoints.report(id, await _sent(request), now=self.clock.now())
         except CheckpointError as err:
             return _refused(err, id)
         return Response(status_code=200)
@@ -74,7 +75,7 @@ class CheckpointApi:
         """Steps of a request that the engine made and that goes on."""
         id = request.path_params["id"]
         try:
-            self.checkpoints.keep(id, await _sent(request), now=now_ms())
+            self.checkpoints.keep(id, await _sent(request), now=self.clock.now())
         except CheckpointError as err:
             return _refused(err, id)
         return Response(status_code=200)

@@ -7,7 +7,6 @@ releases what a dead one had taken.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
@@ -25,7 +24,7 @@ from flowctl.engine.protocol import Function
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL, FETCH
 from flowctl.engine.store import Job, RunRow
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import (
     Answer,
     Carrier,
@@ -67,6 +66,7 @@ class Executor:
     transport: Carrier = field(default_factory=Transport)
     keys: Keys = field(default_factory=Keys)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    clock: Clock = field(default_factory=SystemClock)
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _drains: bool = False
@@ -80,29 +80,32 @@ class Executor:
         """Work until cancelled."""
         while not self._drains:
             self.woken.clear()
-            if self._is_paced(now_ms()):
+            if self._is_paced(self.clock.now()):
                 await asyncio.sleep(PACE_SECONDS)
             try:
-                wait = self._work(now_ms())
+                now = self.clock.now()
+                due = self._work(now)
             except sqlite3.Error as err:
                 log.error("The database failed, and is tried again: %s", err)  # noqa: TRY400 - it tells all
                 await asyncio.sleep(INTERNAL_ERROR_RETRY_MS / 1000)
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await (self.woken.wait() if wait != 0 else asyncio.sleep(0))
+            if due == now:
+                await asyncio.sleep(0)
+            else:
+                certain, is_busy = self.ledger.store.next_certain, bool(self._calls)
+                await self.clock.wait(self.woken, due, certain=certain, is_busy=is_busy)
 
-    def _work(self, now: int) -> float | None:
-        """Take what is due; answers the seconds until more is, None when that is not known."""
+    def _work(self, now: int) -> int | None:
+        """Take what is due; answers when more is (`now` too), None when that is not known."""
         due = self.ledger.store.next_due()
         room = min(PACED_BATCH if self._is_paced(now) else BATCH, CONCURRENCY - len(self._calls))
         if due is not None and due <= now and room > 0:
             self._take(now, room)
             self.gates.unpark(now=now, idle=False)
-            return 0
+            return now
         if room > 0 and self.gates.unpark(now=now, idle=True):
-            return 0
-        return (due - now) / 1000 if due is not None and due > now else None
+            return now
+        return due if due is not None and due > now else None
 
     @property
     def calls_in_flight(self) -> int:
@@ -142,12 +145,12 @@ class Executor:
         if job.kind == FETCH:
             self._begin(job)
         elif job.kind != CALL:
-            self.ledger.fire(job, now=now_ms())
+            self.ledger.fire(job, now=self.clock.now())
         elif self.gates.enter(job):
             self._begin(job)
 
     def _begin(self, job: Job) -> None:
-        self.ledger.tally.queue_seconds.add(max(0, now_ms() - job.due) / 1000)
+        self.ledger.tally.queue_seconds.add(max(0, self.clock.now() - job.due) / 1000)
         task = asyncio.create_task(self._call(job))
         self._calls.add(task)
         task.add_done_callback(lambda ended: self._ended(ended, job))
@@ -165,7 +168,7 @@ class Executor:
         if self._drains:
             return
         try:
-            self.ledger.put_back(job, due=now_ms() + INTERNAL_ERROR_RETRY_MS)
+            self.ledger.put_back(job, due=self.clock.now() + INTERNAL_ERROR_RETRY_MS)
         except sqlite3.Error:
             asyncio.get_running_loop().call_later(INTERNAL_ERROR_RETRY_MS / 1000, self._put_back, job)
 
@@ -181,17 +184,16 @@ class Executor:
             self.ledger.drop(job)
             return None
         function = self.ledger.functions.get(run.slug)
-        call = Call(job.target, job.attempt, function.max_attempts if function else 1, now_ms())
+        call = Call(job.target, job.attempt, function.max_attempts if function else 1, self.clock.now())
         if function is None:
             effects: list[Effect] = [Retry(call.now + UNKNOWN_FUNCTION_RETRY_MS, call.attempt)]
             return self.ledger.apply(job, run, effects, now=call.now)
         if job.kind == FETCH:
-            return self.ledger.apply(job, run, await self._fetched(job, call), now=now_ms())
+            return self.ledger.apply(job, run, await self._fetched(job, call), now=self.clock.now())
         self.ledger.begin(run, function, now=call.now)
         effects, version = await self._answered(job, run, function, call)
-        return self.ledger.apply(
-            job, replace(run, sdk_version=version), effects, now=now_ms(), may_go_on=self._may_go_on(job)
-        )
+        run = replace(run, sdk_version=version)
+        return self.ledger.apply(job, run, effects, now=self.clock.now(), may_go_on=self._may_go_on(job))
 
     async def _fetched(self, job: Job, call: Call) -> list[Effect]:
         """Make the request that a step asks for; one that comes to nothing is a try of the step's."""
@@ -203,7 +205,7 @@ class Executor:
         except (OSError, ValueError, KeyError) as err:
             end = fetches.failure(detail, str(err))
         if "error" in end and not call.is_last:
-            return [backed_off(replace(call, now=now_ms()))]
+            return [backed_off(replace(call, now=self.clock.now()))]
         return [Memoize(job.target, end, attempt=call.attempt)]
 
     def _may_go_on(self, job: Job) -> bool:
@@ -260,7 +262,7 @@ class Executor:
     def _at(self, call: Call, job: Job) -> Call:
         """The call as it is when its answer comes: a checkpoint may have given it its attempts back."""
         attempt = self.ledger.store.attempt(job.id) if job.attempt else 0
-        return replace(call, attempt=attempt, now=now_ms())
+        return replace(call, attempt=attempt, now=self.clock.now())
 
 
 def _understood(reply: Reply, call: Call) -> list[Effect]:

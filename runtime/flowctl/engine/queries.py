@@ -19,7 +19,7 @@ from flowctl.engine.graphql_schema import SCHEMA
 from flowctl.engine.protocol import DEFERRED, ENVIRONMENT_ID, SCHEDULED, Function, iso
 from flowctl.engine.statements import STEP_HISTORY
 from flowctl.engine.store import RunRow, event_json
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock
 
 if TYPE_CHECKING:
     from graphql import GraphQLSchema
@@ -32,8 +32,9 @@ Node = Mapping[str, Any]
 class Queries:
     """One method a field of the schema's `Query` and `Mutation`."""
 
-    def __init__(self, apps: Apps) -> None:
-        self._apps, self._ledger, self._store = apps, apps.ledger, apps.ledger.store
+    def __init__(self, apps: Apps, clock: Clock) -> None:
+        self._apps, self._clock = apps, clock
+        self._ledger, self._store = apps.ledger, apps.ledger.store
 
     def apps(self, _: Any) -> list[Node]:
         """Every app."""
@@ -131,7 +132,7 @@ class Queries:
     def cancelRun(self, _: Any, *, runID: str) -> Node:  # noqa: N802, N803 - the schema's names
         """End a run."""
         self._known(runID)
-        self._ledger.cancel(runID, now=now_ms())
+        self._ledger.cancel(runID, now=self._clock.now())
         return self._old_run(self._known(runID))
 
     def invokeFunction(  # noqa: N802 - the schema's name
@@ -144,12 +145,12 @@ class Queries:
         meta: Node | None = None,  # noqa: ARG002 - the schema's; this engine keeps no such
     ) -> bool:
         """Run a function by its id."""
-        self._ledger.invoke(functionSlug, {"data": data or {}, "user": user or {}}, now=now_ms())
+        self._ledger.invoke(functionSlug, {"data": data or {}, "user": user or {}}, now=self._clock.now())
         return True
 
     def deleteAppByName(self, _: Any, *, name: str) -> bool:  # noqa: N802 - the schema's name
         """Forget an app."""
-        return self._apps.remove(name, now=now_ms())
+        return self._apps.remove(name, now=self._clock.now())
 
     def _known(self, run_id: str) -> RunRow:
         run = self._store.run(run_id)

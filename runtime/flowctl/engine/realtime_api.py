@@ -28,7 +28,7 @@ from flowctl.engine.realtime import (
     topics_of,
 )
 from flowctl.engine.signing import Keys
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock
 
 MESSAGE_LIMIT = 512 * 2**10
 STREAM_LIMIT = 2**20
@@ -51,6 +51,7 @@ class RealtimeApi:
 
     keys: Keys
     tokens: Tokens
+    clock: Clock
     realtime: Realtime = field(default_factory=Realtime)
 
     def routes(self) -> list[BaseRoute]:
@@ -71,7 +72,7 @@ class RealtimeApi:
             topics = topics_of(await read_json(request))
         except ValueError as err:
             raise RequestError(str(err)) from err
-        return json_answer({"jwt": self.tokens.made(topics, now=now_ms())}, 201)
+        return json_answer({"jwt": self.tokens.made(topics, now=self.clock.now())}, 201)
 
     async def publish(self, request: Request) -> Response:
         """Pass on the body, JSON or text; one of type `text/stream` goes on piece by piece.
@@ -87,7 +88,7 @@ class RealtimeApi:
         for message in body.splitlines() if kind == LINES else (body,):
             data = _data(message)
             for address in addresses:
-                self.realtime.publish(address, address.message("data", data, now=now_ms()))
+                self.realtime.publish(address, address.message("data", data, now=self.clock.now()))
         return PlainTextResponse("", headers=_PUBLISHED)
 
     async def publish_raw(self, request: Request) -> Response:
@@ -107,7 +108,7 @@ class RealtimeApi:
     async def connect(self, websocket: WebSocket) -> None:
         """Serve one subscriber until it leaves; it may ask for more topics, or fewer."""
         try:
-            topics = self.tokens.topics(_token(websocket), now=now_ms())
+            topics = self.tokens.topics(_token(websocket), now=self.clock.now())
         except InvalidTokenError as err:
             await websocket.send_denial_response(refused(str(err), 401))
             return
@@ -127,7 +128,7 @@ class RealtimeApi:
     async def sse(self, request: Request) -> Response:
         """Serve one subscriber by server-sent events, a quarter of an hour at most."""
         try:
-            topics = self.tokens.topics(_token(request), now=now_ms())
+            topics = self.tokens.topics(_token(request), now=self.clock.now())
         except InvalidTokenError as err:
             raise NotAuthenticatedError(str(err)) from err
         headers = {"cache-control": "no-cache", "access-control-allow-origin": "*"}
@@ -144,7 +145,7 @@ class RealtimeApi:
             self.realtime.unsubscribe(subscriber, subscriber.topics)
 
     async def _pass_on(self, request: Request, addresses: list[Address]) -> None:
-        stream_id, size = new_ulid(now_ms()), 0
+        stream_id, size = new_ulid(self.clock.now()), 0
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._mark("datastream-start", stream_id, addresses)
         try:
@@ -160,7 +161,7 @@ class RealtimeApi:
 
     def _mark(self, kind: str, stream_id: str, addresses: list[Address]) -> None:
         for address in addresses:
-            self.realtime.publish(address, address.message(kind, stream_id, now=now_ms()))
+            self.realtime.publish(address, address.message(kind, stream_id, now=self.clock.now()))
 
     def _chunk(self, stream_id: str, text: str, addresses: list[Address]) -> None:
         for address in addresses:
@@ -173,7 +174,7 @@ class RealtimeApi:
             message = orjson.loads(text)
             kind, data = message["kind"], message["data"]
             if kind == "sub":
-                self.realtime.subscribe(subscriber, self.tokens.topics(str(data), now=now_ms()))
+                self.realtime.subscribe(subscriber, self.tokens.topics(str(data), now=self.clock.now()))
             elif kind == "unsub":
                 self.realtime.unsubscribe(subscriber, topics_of(data))
         except (KeyError, TypeError, ValueError):
@@ -184,7 +185,7 @@ class RealtimeApi:
         if self.keys.lets_in(given):
             return
         try:
-            may = self.tokens.claims(given.removeprefix("Bearer "), now=now_ms())["publish"]
+            may = self.tokens.claims(given.removeprefix("Bearer "), now=self.clock.now())["publish"]
         except InvalidTokenError as err:
             raise NotAuthenticatedError("Not authenticated: a signing key is needed to publish.") from err
         if not may:

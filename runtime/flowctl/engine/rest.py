@@ -27,7 +27,7 @@ from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import is_ulid, iso, time_ms
 from flowctl.engine.run_metadata import InvalidMetadataError, hashed_step, notes_of
 from flowctl.engine.store import event_json
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 
@@ -38,6 +38,7 @@ class Rest:
 
     ledger: Ledger
     apps: Apps
+    clock: Clock
 
     def routes(self) -> list[BaseRoute]:
         """The route table."""
@@ -113,7 +114,7 @@ class Rest:
     async def cancel_run(self, request: Request) -> Response:
         """End a run as cancelled; one that has ended stays as it is."""
         id = _id(request, "run")
-        if not self.ledger.cancel(id, now=now_ms()):
+        if not self.ledger.cancel(id, now=self.clock.now()):
             raise NotFoundError(f"Unable to load function run: {id}")
         return PlainTextResponse("")
 
@@ -136,7 +137,7 @@ class Rest:
             with store.transaction():
                 if store.run(id) is None:
                     raise NotFoundError(f"Run not found: {id}")
-                self.ledger.metadata.add(id, notes, now=now_ms())
+                self.ledger.metadata.add(id, notes, now=self.clock.now())
         except (AttributeError, TypeError, InvalidMetadataError) as err:
             raise RequestError(f"Invalid metadata: {err}") from err
         return PlainTextResponse("")
@@ -148,7 +149,7 @@ class Rest:
     async def remove_app(self, request: Request) -> Response:
         """Forget an app and its functions; their open runs are cancelled."""
         name = request.path_params["name"]
-        if not self.apps.remove(name, now=now_ms()):
+        if not self.apps.remove(name, now=self.clock.now()):
             raise NotFoundError(f"App not found: {name}")
         return fetched({"ok": True})
 
@@ -171,7 +172,7 @@ class Rest:
     async def send_signal(self, request: Request) -> Response:
         """End the step that waits for a signal."""
         sent = await read_object(request, "signal")
-        run_id = self.ledger.signal(str(sent["signal"]), sent.get("data"), now=now_ms())
+        run_id = self.ledger.signal(str(sent["signal"]), sent.get("data"), now=self.clock.now())
         if run_id is None:
             raise NotFoundError(f"No run waits for the signal {sent['signal']!r}.")
         return fetched({"run_id": run_id})
@@ -179,7 +180,7 @@ class Rest:
     async def cancel_runs(self, request: Request) -> Response:
         """End a function's runs that started in a time span, all or those that fit `if`."""
         sent = await read_object(request)
-        cancellation = Cancellation.of(sent, now=now_ms())
+        cancellation = Cancellation.of(sent, now=self.clock.now())
         if cancellation.slug not in self.ledger.functions:
             raise NotFoundError(
                 f"function not found: app {cancellation.app_id!r} has none with the id "

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flowctl.engine import flow_statements
 from flowctl.engine import statements as sql
 from flowctl.engine.flow_control import DAY_MS
 from flowctl.engine.protocol import first_ulid
 from flowctl.engine.store import Store
-from flowctl.engine.timing import now_ms
+from flowctl.engine.timing import Clock, SystemClock
 
 BATCH = 100
 PAUSE_SECONDS = 0.02
@@ -33,12 +33,13 @@ class Retention:
 
     store: Store
     days: float | None
+    clock: Clock = field(default_factory=SystemClock)
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
             try:
-                is_done = self.forget(now=now_ms()) == 0
+                is_done = self.forget(now=self.clock.now()) == 0
             except sqlite3.Error as err:
                 log.error("What ended long ago could not be forgotten: %s", err)  # noqa: TRY400 - it tells all
                 is_done = True

@@ -24,6 +24,7 @@ from flowctl.engine.retention import Retention
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import DatabaseError, Store
 from flowctl.engine.syncs import Syncs
+from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import Transport
 
 STOP_SECONDS = 1
@@ -58,8 +59,10 @@ class PortInUseError(OSError):
 class Engine:
     """A running engine: `async with Engine(config) as engine: engine.url`."""
 
-    def __init__(self, config: EngineConfig, *, listener: socket.socket | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: EngineConfig, *, listener: socket.socket | None = None, clock: Clock | None = None
+    ) -> None:
+        self.config, self.clock = config, clock or SystemClock()
         self._listener = listener or _listen(config.host, config.port)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -77,14 +80,14 @@ class Engine:
             raise
         woken = asyncio.Event()
         ledger = Ledger(self._store, woken.set, Backlog(self._store, self.config.max_queued))
-        apps = Apps(ledger)
+        apps = Apps(ledger, self.clock)
         apps.load()
         keys = Keys(self.config.signing_keys, self.config.event_keys)
-        self._executor = Executor(ledger, keys=keys, woken=woken)
+        self._executor = Executor(ledger, keys=keys, woken=woken, clock=self.clock)
         self.transport = Transport()
         tokens = Tokens(self._store.secret(TOKEN_SECRET))
         api, syncs = (
-            Api(ledger, apps, keys, tokens, self.config.studio_url),
+            Api(ledger, apps, keys, tokens, self.clock, self.config.studio_url),
             Syncs(apps, keys, self.transport),
         )
         local_only = self.config.host in LOOPBACK and not keys.signs
@@ -92,7 +95,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._server.serve([self._listener])),
             asyncio.create_task(self._executor.run()),
-            asyncio.create_task(Retention(self._store, self.config.retention_days).run()),
+            asyncio.create_task(Retention(self._store, self.config.retention_days, self.clock).run()),
             *(asyncio.create_task(syncs.keep(url, poll=self.config.poll)) for url in self.config.app_urls),
         ]
         while not self._server.started:  # uvicorn tells by a flag only

@@ -242,6 +242,10 @@ UNURGENT_JOBS = """
     ) RETURNING rank, id, run_id, target, kind, attempt, generation, due
 """
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
+NEXT_CERTAIN = """
+    SELECT min(due) FROM jobs WHERE taken = 0
+        AND kind NOT IN ('timeout', 'start-timeout', 'finish-timeout', 'abandoned', 'cron')
+"""
 PUT_RETRY = """
     INSERT INTO jobs (run_id, target, kind, due, rank, attempt) VALUES (?1, ?2, ?3, ?4, ?4, ?5)
     ON CONFLICT (run_id, target, kind) DO NOTHING

@@ -247,6 +247,10 @@ class Store:
         """When the next job is due."""
         return self.db.execute(sql.NEXT_DUE).fetchone()[0]
 
+    def next_certain(self) -> int | None:
+        """When the next job is due that does not stand in for what may still come, as a timeout does."""
+        return self.db.execute(sql.NEXT_CERTAIN).fetchone()[0]
+
     def enqueue(self, run_id: str, target: str, kind: str, due: int) -> None:
         """Add a job; the same one that is being done is done again afterwards."""
         self.db.execute(sql.PUT_JOB, (run_id, target, kind, due, due))

@@ -183,7 +183,7 @@ class InngestOps:
         return memo
 
     async def _engine_sleep(self, op: str, until: int) -> None:
-        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(self.clock.wall_time(until) / 1000, UTC))
+        await self.ctx.step.sleep_until(op, datetime.fromtimestamp(until / 1000, UTC))
 
     async def _sleeping(self, waits: Waits) -> ResponseInterrupt:
         """What asks the engine to call again at a time."""
