@@ -79,6 +79,7 @@ class Served:
     engine: Engine
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
     around: Callable[[str, Answer], Awaitable[None]] = _at_once
 
     async def start(self, workflow_id: str, input_data: Any = None) -> Any:
@@ -129,4 +130,15 @@ class _Counted:
         query = scope["query_string"].decode()
         if scope["method"] == "POST":
             self.served.requests.append(query)
+            receive = _again(body := await Request(scope, receive).body())
+            self.served.bodies.append(orjson.loads(body))
         await self.served.around(query, partial(self.endpoint, scope, receive, send))
+
+
+def _again(body: bytes) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """What receives a body that was read already."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive

@@ -8,7 +8,7 @@ import orjson
 
 from flowctl.events import run_canceled
 from flowctl.snapshot import RunError, StepResult
-from flowctl.storage.base import Commit, Dispatch, Inside, Lease, RecordWrite
+from flowctl.storage.base import Acting, Commit, Dispatch, Inside, Lease, RecordWrite, Turn
 from tests.storage.databases import begun, claim, commit, create, snapshot
 
 
@@ -352,3 +352,21 @@ async def test_a_storage_opens_again_after_it_was_closed(shared) -> None:
     await create(storage)
     await storage.close()
     assert (await storage.get_run("w", "r")).run_id == "r"
+
+
+async def test_of_requests_that_want_a_turn_one_has_it_until_it_passes_it_on(storage) -> None:
+    one, two, elsewhere = Turn("w", "r", "x", "1"), Turn("w", "r", "x", "2"), Turn("w", "r", "y", "2")
+    assert await storage.take_turn(one, now=10) == Acting("1", 10, 0)
+    assert await storage.take_turn(two, now=20) == Acting("1", 10, 0)
+    assert await storage.take_turn(one, now=30) == Acting("1", 10, 0)
+    assert await storage.take_turn(elsewhere, now=40) == Acting("2", 40, 0)
+    await storage.pass_turn(two, passed=7)
+    await storage.pass_turn(one, passed=1)
+    assert await storage.take_turn(two, now=50) == Acting("2", 50, 1)
+
+
+async def test_turns_are_forgotten_with_their_run(storage) -> None:
+    await create(storage)
+    await storage.take_turn(Turn("w", "r", "x", "1"), now=10)
+    await storage.delete_run("w", "r")
+    assert await storage.take_turn(Turn("w", "r", "x", "2"), now=20) == Acting("2", 20, 0)

@@ -31,6 +31,7 @@ from flowctl.runners.journal import StoredJournal
 from flowctl.runners.limits import Budget, RollOver
 from flowctl.runners.parts import names_part, run_part
 from flowctl.runners.publisher import Publisher
+from flowctl.runners.turns import FIRST_MARK
 from flowctl.schema import parse, to_json
 from flowctl.snapshot import ACTIVE, RunError, RunStatus, Snapshot, StepResult
 from flowctl.storage.base import Claim, Inside, RecordWrite
@@ -188,16 +189,17 @@ class BoundWorkflow:
         """The durable operations of the request that is being answered."""
         got = received()
         call, limits, known = got.call, self.app.leg_limits, got.memos.size
-        whole = call is not None and call.target is None and call.runs_at_once
-        return InngestOps(
+        ops = InngestOps(
             ctx,
             got.memos,
             self.app.clock,
             Budget(limits, steps=known, size=call.size if call and known else 0),
             Checkpoints(self.api, call),
-            in_line=whole and self.api.takes_checkpoints and not _transforms_output(self.client),
-            may_roll_over=whole,
         )
+        if call is not None and call.target is None and (call.runs_at_once or ops.brings(FIRST_MARK)):
+            ops.may_roll_over = True
+            ops.in_line = self.api.takes_checkpoints and not _transforms_output(self.client)
+        return ops
 
     async def _first_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
         data = ctx.event.data
@@ -280,6 +282,7 @@ class BoundWorkflow:
         begun = replace(leg.snapshot, serialized_step_graph=graph, engine_run_id=ctx.run_id)
         leg = replace(leg, snapshot=begun)
         resource_id = ctx.event.data.get("resourceId")
+        ops.take_turns(self.app.storage, self.workflow.id, leg.snapshot.run_id)
         async with self.journal(leg.snapshot.run_id, number) as journal, self.watched(journal) as signal:
             env = Environment(
                 self.app,

@@ -20,12 +20,15 @@ from inngest._internal.step_lib import ResponseInterrupt, StepInfo, StepResponse
 from inngest._internal.types import EmptySentinel
 
 from flowctl.clock import Clock
+from flowctl.errors import EngineError
 from flowctl.execution.ops import Memo
 from flowctl.execution.part import not_run
 from flowctl.runners.at_work import AtWork, Waits
 from flowctl.runners.branches import Branches, Parked, current_arm, enter_main_arm, replayed
 from flowctl.runners.checkpoints import Checkpoints, EndedStep, hashed
 from flowctl.runners.limits import Budget, RollOver
+from flowctl.runners.turns import FIRST_MARK, Turns
+from flowctl.storage.base import Storage, Turn
 
 if TYPE_CHECKING:
     from flowctl.workflow import Workflow
@@ -45,9 +48,10 @@ class InngestOps:
     clock: Clock
     budget: Budget
     checkpoints: Checkpoints
-    in_line: bool
-    may_roll_over: bool
+    in_line: bool = False
+    may_roll_over: bool = False
     at_work: AtWork = field(default_factory=AtWork)
+    turns: Turns | None = None
     _known: dict[str, Any] = field(default_factory=dict[str, Any])
 
     async def carry_out(self, walk: Coroutine[Any, Any, Any]) -> Any:
@@ -56,16 +60,25 @@ class InngestOps:
         try:
             return await walk
         except Waits as waits:
-            interrupt = await self._sleeping(waits)
+            asked = [await self._sleeping(waits)]
         except ResponseInterrupt as left:
-            interrupt = left
-        raise ResponseInterrupt([*await self._unposted(), *interrupt.responses])
+            asked = left.responses
+        asked = await self._side_by_side(asked)
+        raise ResponseInterrupt([*await self._unposted(), *asked])
+
+    def take_turns(self, storage: Storage, workflow_id: str, run_id: str) -> None:
+        """Let what was invoked end one by one: the requests that these ends make take turns for a run."""
+        call = self.checkpoints.call
+        if self.in_line and call is not None and call.queue_item:
+            turn = Turn(workflow_id, run_id, call.run_id, call.queue_item)
+            are_taken = self.brings(FIRST_MARK)
+            self.turns = Turns(storage, turn, call.request_id, self.clock, self.brings, are_taken)
 
     async def run(self, op: str, body: Body, *, repeatable: bool = False) -> Memo:
         """See DurableOps."""
         if self._remembers(op):
             return self._known[op]
-        await current_arm().enter()
+        await self._let_in()
         if self.may_roll_over and self.budget.leg_is_spent:
             raise RollOver
         if not self.in_line:
@@ -100,6 +113,7 @@ class InngestOps:
         answer = self._known[op]
         take(answer)
         if answer.get("isLong"):
+            await self._let_in()
             self.budget.steps = self.budget.limits.steps
             raise RollOver
         return answer
@@ -139,8 +153,14 @@ class InngestOps:
             await branches.run()
         finally:
             self.may_roll_over = may_roll_over
-        _leave(branches.parked)
+        await self._leave(branches.parked)
         return branches.values
+
+    async def _let_in(self) -> None:
+        """Before anything that is not remembered: this arm may begin it, and so may this request."""
+        await current_arm().enter()
+        if self.turns is not None:
+            await self.turns.take()
 
     def _draining(self, stops: Callable[[Any], bool] | None) -> Callable[[Any], bool]:
         """As `stops`; those that it leaves to end do so in this leg, since a new one would not know them."""
@@ -151,6 +171,12 @@ class InngestOps:
             return is_last
 
         return check
+
+    def brings(self, mark: str) -> bool:
+        """Whether the request brings a mark of `turns`."""
+        if mark not in self._known and not isinstance(self.memos.pop(hashed(mark)), EmptySentinel):
+            self._known[mark] = {}
+        return mark in self._known
 
     def _remembers(self, op: str) -> bool:
         if op in self._known:
@@ -185,13 +211,65 @@ class InngestOps:
     async def _engine_sleep(self, op: str, until: int) -> None:
         await self.ctx.step.sleep_until(op, datetime.fromtimestamp(until / 1000, UTC))
 
-    async def _sleeping(self, waits: Waits) -> ResponseInterrupt:
+    async def _sleeping(self, waits: Waits) -> StepResponse:
         """What asks the engine to call again at a time."""
         try:
             await self._engine_sleep(waits.op, waits.until)
         except ResponseInterrupt as interrupt:
-            return interrupt
+            return interrupt.responses[0]
         raise AssertionError(f"The engine has ended the sleep {waits.op!r} already.")
+
+    async def _leave(self, parked: Sequence[Parked]) -> None:
+        """Leave the walk when a branch waits: for the next leg, for the engine, or for the earliest time.
+
+        What was invoked has to end in this leg.
+        """
+        interrupts = [one for one in parked if isinstance(one, ResponseInterrupt)]
+        asked = [response for one in interrupts for response in one.responses]
+        if any(isinstance(one, RollOver) for one in parked) and not asked:
+            raise RollOver
+        earliest = min((one for one in parked if isinstance(one, Waits)), key=_time_of, default=None)
+        if interrupts:
+            sleeping = [await self._sleeping(earliest)] if earliest is not None and self.turns else []
+            raise ResponseInterrupt([*asked, *sleeping])
+        if earliest is not None:
+            raise earliest
+
+    async def _side_by_side(self, asked: list[StepResponse]) -> list[StepResponse]:
+        """What the engine is asked for, so that it calls again at each end, if requests can take turns.
+
+        If not, all that was invoked has to end before the next request: while one is under way, an end that
+        comes in must not begin another beside it.
+        """
+        if self.turns is None:
+            return asked
+        if self.turns.late is not None:
+            asked = [await self._sleeping(self.turns.late)]
+        invoked = [response for response in asked if response.step.op is Opcode.INVOKE]
+        if not (self.turns.are_taken or (invoked and len(asked) > 1)):
+            return asked
+        if not await self._passed_on(self.turns):
+            return invoked
+        for response in asked:
+            response.step.set_parallel_mode(inngest.ParallelMode.RACE)
+        return asked
+
+    async def _passed_on(self, turns: Turns) -> bool:
+        """End this request's turn, or the time before there were any; False if they cannot begin.
+
+        Raises EngineError when the engine does not take what others wait for: it is to repeat this request.
+        """
+        if turns.are_taken and not turns.is_acting:
+            return True
+        mark, now = turns.mark(), time.time_ns()
+        self.checkpoints.waiting.append(EndedStep(mark, {}, now, now))
+        if self.in_line and await self.checkpoints.post():
+            await turns.pass_on(mark)
+            return True
+        self.checkpoints.waiting.pop()
+        if turns.are_taken:
+            raise EngineError("The engine does not take the steps of a request that others wait for.")
+        return False
 
     async def _unposted(self) -> list[StepResponse]:
         if self.in_line and await self.checkpoints.post():
@@ -213,25 +291,8 @@ class InngestOps:
         return values[0]
 
 
-def _leave(parked: Sequence[Parked]) -> None:
-    """Leave the walk when a branch waits: for the next leg, for the engine, or for the earliest time.
-
-    What was invoked has to end in this leg, and all of it before the next request: while one is under way,
-    an end that comes in must not begin another beside it.
-    """
-    interrupts = [one for one in parked if isinstance(one, ResponseInterrupt)]
-    found = [response for one in interrupts for response in one.responses]
-    invoked = [response for response in found if response.step.op is Opcode.INVOKE]
-    if any(isinstance(one, RollOver) for one in parked) and not invoked:
-        raise RollOver
-    if interrupts:
-        for response in found:
-            if response not in invoked:
-                response.step.set_parallel_mode(inngest.ParallelMode.RACE)
-        raise ResponseInterrupt(found)
-    sleeping = [one for one in parked if isinstance(one, Waits)]
-    if sleeping:
-        raise min(sleeping, key=lambda one: one.until)
+def _time_of(waits: Waits) -> int:
+    return waits.until
 
 
 def _response(step: EndedStep) -> StepResponse:

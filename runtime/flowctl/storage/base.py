@@ -104,6 +104,25 @@ class RunPointer:
     leg: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request of the engine that wants to act for a function run of which several may be under way."""
+
+    workflow_id: str
+    run_id: str
+    engine_run: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """Which request acts, since when (epoch ms), and how many turns were passed on before it."""
+
+    request: str
+    since: int
+    passed: int
+
+
 class RunFilters(TypedDict, total=False):
     """Which runs are meant; dates are of their creation, and both are inclusive."""
 
@@ -248,6 +267,14 @@ class Storage(Protocol):
 
     async def delivered(self, dispatch: Dispatch) -> None:
         """Forget the event of a leg: the engine has it."""
+        ...
+
+    async def take_turn(self, turn: Turn, *, now: int) -> Acting:
+        """Act, unless another request does; which one does now. May be called again by the one that acts."""
+        ...
+
+    async def pass_turn(self, turn: Turn, *, passed: int) -> None:
+        """Act no longer; without effect by a request that does not."""
         ...
 
     async def renew_leases(self, owner: str, *, until: int) -> None:

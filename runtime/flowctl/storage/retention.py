@@ -27,6 +27,6 @@ def prune(db: Database, *, before: int, limit: int) -> int:
 
 def _forget_rest(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
     """Delete what belongs to runs whose own rows are gone: whoever writes to one waits for those rows."""
-    for statement in (sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES):
+    for statement in (sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES, sql.DELETE_TURNS):
         if runs:
             db.executemany(statement, runs)

@@ -17,7 +17,7 @@ from flowctl.events import WorkflowEvent
 from flowctl.snapshot import RunStatus, Snapshot, StepResult
 from flowctl.storage import lists, retention
 from flowctl.storage import statements as sql
-from flowctl.storage.base import Claim, Commit, Dispatch, RunFilters, RunPointer
+from flowctl.storage.base import Acting, Claim, Commit, Dispatch, RunFilters, RunPointer, Turn
 from flowctl.storage.database import Database
 from flowctl.storage.lists import Window
 from flowctl.storage.rows import Row, listed_run, shown_run, stored_run
@@ -287,6 +287,18 @@ class SQLStorage(ABC):
         """See Storage."""
         row = (dispatch.workflow_id, dispatch.run_id, dispatch.leg)
         await self._transact(lambda db: db.execute(sql.DELETE_DISPATCH, row) and None, is_short=True)
+
+    async def take_turn(self, turn: Turn, *, now: int) -> Acting:
+        """See Storage."""
+        values = (turn.workflow_id, turn.run_id, turn.engine_run, turn.request, now)
+        return await self._transact(
+            lambda db: Acting(*db.execute(sql.TAKE_TURN, values).fetchone()), is_short=True
+        )
+
+    async def pass_turn(self, turn: Turn, *, passed: int) -> None:
+        """See Storage."""
+        values = (passed, turn.workflow_id, turn.run_id, turn.engine_run, turn.request)
+        await self._transact(lambda db: db.execute(sql.END_TURN, values) and None, is_short=True)
 
     async def renew_leases(self, owner: str, *, until: int) -> None:
         """See Storage."""

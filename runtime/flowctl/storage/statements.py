@@ -60,6 +60,13 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX runs_by_resource ON runs (workflow_id, hidden, resource_id, created_at{order})
         WHERE resource_id IS NOT NULL;
     """,
+    """
+    CREATE TABLE turns (
+        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, engine_run TEXT NOT NULL,
+        request TEXT, since {int} NOT NULL, passed {int} NOT NULL,
+        PRIMARY KEY (workflow_id, run_id, engine_run)
+    );
+    """,
 )
 
 INSERT_RUN = """
@@ -165,6 +172,18 @@ PUT_DISPATCH = """
 READ_DISPATCHES = "SELECT workflow_id, run_id, leg, body FROM outbox ORDER BY rowid"
 DELETE_DISPATCH = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ? AND leg = ?"
 DELETE_DISPATCHES = "DELETE FROM outbox WHERE workflow_id = ? AND run_id = ?"
+TAKE_TURN = """
+    INSERT INTO turns (workflow_id, run_id, engine_run, request, since, passed) VALUES (?, ?, ?, ?, ?, 0)
+    ON CONFLICT (workflow_id, run_id, engine_run) DO UPDATE SET
+        since = CASE WHEN turns.request IS NULL THEN excluded.since ELSE turns.since END,
+        request = COALESCE(turns.request, excluded.request)
+    RETURNING request, since, passed
+"""
+END_TURN = """
+    UPDATE turns SET request = NULL, passed = ?
+    WHERE workflow_id = ? AND run_id = ? AND engine_run = ? AND request = ?
+"""
+DELETE_TURNS = "DELETE FROM turns WHERE workflow_id = ? AND run_id = ?"
 RENEW_LEASES = "UPDATE runs SET lease_until = ? WHERE lease_owner = ? AND status IN ('running', 'waiting')"
 RELEASE_LEASE = """
     UPDATE runs SET lease_owner = NULL, lease_until = NULL
