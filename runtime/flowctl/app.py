@@ -42,7 +42,8 @@ class App:
     Args:
         workflows: those that are served; nested ones need not be listed. Uncommitted ones are committed.
         functions: Inngest functions of your own, served beside them.
-        inngest: the client; without one that of the workflows made by `init(client)`, if any.
+        inngest: the client; without one that of the workflows made by `init(client)` and of the functions, if
+            it can be seen in the module that a function is written in.
         storage: where runs are kept; without one the SQLite file `.flowctl/flowctl.db`.
         retention: a started app forgets runs, of any workflow in its storage, that ended longer ago.
         server: host, port, auth and more of the HTTP side.
@@ -52,7 +53,7 @@ class App:
         clock: the time of runs; tests give one that skips sleeps.
         leg_limits: when a long run on Inngest goes on in a new function run, and when a request is answered.
 
-    Raises DefinitionError for two workflows with one id, or workflows of two different Inngest clients.
+    Raises DefinitionError for two workflows with one id, or parts of two different Inngest clients.
     """
 
     def __init__(
@@ -234,6 +235,8 @@ class App:
             await asyncio.sleep(PRUNE_SECONDS)
 
     def _register(self, workflow: Workflow[Any, Any]) -> None:
+        if not getattr(workflow, "is_workflow", False):
+            raise DefinitionError(f"App takes workflows, made by create_workflow, not {workflow!r}.")
         if self.workflows.setdefault(workflow.id, workflow) is not workflow:
             raise DefinitionError(f"The app has two workflows with the id {workflow.id!r}: rename one.")
         if not workflow.committed:
@@ -244,12 +247,11 @@ class App:
                 self._register(nested)
 
     def _adopted_client(self) -> inngest.Inngest | None:
-        clients = {id(w.client): w.client for w in self.workflows.values() if w.client is not None}
-        if len(clients) > 1:
-            raise DefinitionError(
-                "The app's workflows are bound to different Inngest clients: use one or pass inngest= to App."
-            )
-        return next(iter(clients.values()), None)
+        if not self.functions and all(workflow.client is None for workflow in self.workflows.values()):
+            return None
+        from flowctl.runners.clients import adopted_client  # noqa: PLC0415 - only apps with a client need Inngest
+
+        return adopted_client(self.workflows.values(), self.functions)
 
 
 _default: list[App] = []

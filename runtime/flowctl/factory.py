@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowctl.errors import DefinitionError
@@ -28,7 +29,7 @@ def create_workflow(
     request_context_schema: Any = None,
     description: str | None = None,
     metadata: Mapping[str, Any] | None = None,
-    retry_config: Mapping[str, int] | None = None,
+    retry_config: Mapping[str, int | timedelta] | None = None,
     validate_inputs: bool = True,
     should_persist_snapshot: Callable[..., bool] | None = None,
     on_start: Callable[..., Any] | None = None,
@@ -52,8 +53,8 @@ def create_workflow(
         id: its name, unique in an app.
         input_schema, output_schema, state_schema, request_context_schema: any type pydantic can validate.
         description, metadata: for people, shown with the graph.
-        retry_config: `{"attempts": extra tries, "delay": milliseconds between them}` for steps without
-            `retries` of their own.
+        retry_config: `{"attempts": extra tries, "delay": milliseconds or timedelta between them}` for steps
+            without `retries` of their own.
         validate_inputs: False passes data on as it is; nested workflows do as the outermost says.
         should_persist_snapshot: asked, whenever a state of a run is stored, whether it is to be shown; called
             with a SnapshotInfo (`workflow_status`, `step_results`). What is listed and read of the run is the
@@ -67,6 +68,9 @@ def create_workflow(
         client: what `init(client)` binds its workflows to.
     """
     check_id("workflow", id)
+    for name, callback in {"on_start": on_start, "on_finish": on_finish, "on_error": on_error}.items():
+        if callback is not None and not callable(callback):
+            raise DefinitionError(f"Workflow {id!r}: {name} must be a function, or None; got {callback!r}.")
     _check_plain("should_persist_snapshot", should_persist_snapshot, workflow_id=id)
     flow_control = {
         "concurrency": concurrency,
@@ -79,7 +83,7 @@ def create_workflow(
         "timeouts": timeouts,
     }
     options = Options(
-        retry=RetryConfig(**(retry_config or {})),
+        retry=_retries(retry_config or {}, workflow_id=id),
         validate_inputs=validate_inputs,
         should_persist_snapshot=should_persist_snapshot,
         on_start=on_start,
@@ -149,6 +153,20 @@ def init(client: inngest.Inngest) -> Factory:
     workflow = flow.create_workflow(id="w").then(increment).commit()
     """
     return Factory(client)
+
+
+def _retries(config: Mapping[str, int | timedelta], *, workflow_id: str) -> RetryConfig:
+    known = {name: _millis(value) for name, value in config.items()}
+    if known.keys() - {"attempts", "delay"} or any(type(v) is not int or v < 0 for v in known.values()):
+        raise DefinitionError(
+            f"Workflow {workflow_id!r}: retry_config has 'attempts', a whole number, and 'delay', whole "
+            f"milliseconds or a timedelta, neither below 0; got {dict(config)!r}."
+        )
+    return RetryConfig(**known)
+
+
+def _millis(value: int | timedelta) -> int:
+    return int(value.total_seconds() * 1000) if isinstance(value, timedelta) else value
 
 
 def _check_plain(name: str, function: Any, *, workflow_id: str) -> None:

@@ -10,10 +10,12 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 
+from flowctl.errors import RunNotFoundError
 from flowctl.events import WorkflowEvent
 from flowctl.storage.base import Storage
 
 POLL_SECONDS, LONGEST_POLL_SECONDS = 0.2, 1.0
+POLLS_A_LOOK = 4  # in vain, after which the run itself is looked for
 
 _Waiter = tuple[asyncio.AbstractEventLoop, asyncio.Event]
 
@@ -36,14 +38,22 @@ class Feed:
     async def follow(
         self, storage: Storage, workflow_id: str, run_id: str, *, after: int = 0
     ) -> AsyncIterator[tuple[int, WorkflowEvent]]:
-        """All events of a run after a sequence number, then new ones as they come; without end."""
-        waiter, pause = self._join(workflow_id, run_id), POLL_SECONDS
+        """All events of a run after a sequence number, then new ones as they come; without end.
+
+        Raises RunNotFoundError when the run was deleted meanwhile.
+        """
+        waiter, pause, polls = self._join(workflow_id, run_id), POLL_SECONDS, 0
         try:
             while True:
+                woken = waiter[1].is_set()
                 waiter[1].clear()
                 for seq, event in await storage.read_events(workflow_id, run_id, after=after):
-                    after, pause = seq, POLL_SECONDS
+                    after, pause, woken, polls = seq, POLL_SECONDS, False, 0
                     yield seq, event
+                if woken or polls == POLLS_A_LOOK:
+                    await _check_is_there(storage, workflow_id, run_id)
+                    polls = 0
+                polls += 1
                 # not wait_for, which on Python 3.11 forgets a cancellation that comes as the event is set
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -65,3 +75,8 @@ class Feed:
                 self._waiters[workflow_id, run_id] = left
             else:
                 self._waiters.pop((workflow_id, run_id), None)
+
+
+async def _check_is_there(storage: Storage, workflow_id: str, run_id: str) -> None:
+    if await storage.get_status(workflow_id, run_id) is None:
+        raise RunNotFoundError(workflow_id, run_id)

@@ -6,6 +6,7 @@ Called by users and the server; calls `execution.plans` (pure), `launch` and sto
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -282,10 +283,12 @@ class Run(Generic[Out]):
         return lambda: None if task.done() else task.get_loop().call_soon_threadsafe(task.cancel) and None
 
     async def _watch(self, callback: Callable[[WorkflowEvent], Any]) -> None:
-        async for _, event in self.app.feed.follow(await self.app.opened(), self.workflow_id, self.run_id):
-            value = callback(event)
-            if isinstance(value, Awaitable):
-                await value
+        followed = self.app.feed.follow(await self.app.opened(), self.workflow_id, self.run_id)
+        with contextlib.suppress(RunNotFoundError):  # deleted: there will be no more events
+            async for _, event in followed:
+                value = callback(event)
+                if isinstance(value, Awaitable):
+                    await value
 
     async def _begin(
         self, input_data: Any, initial_state: Any, request_context: Any, *, per_step: bool

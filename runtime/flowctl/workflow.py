@@ -138,9 +138,7 @@ class Workflow(Generic[In, Out]):
         """
         if not arms:
             raise DefinitionError(f"Workflow {self.id!r}: branch needs at least one (condition, step) pair.")
-        return self._add(
-            graph.ConditionalNode(tuple((condition, _checked(step)) for condition, step in arms))
-        )
+        return self._add(graph.ConditionalNode(tuple(self._arm(arm) for arm in arms)))
 
     def dowhile(
         self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]
@@ -150,13 +148,13 @@ class Workflow(Generic[In, Out]):
         The condition's context has the output as `input_data`, and `iteration_count` from 1. One that raises
         fails the run.
         """
-        return self._add(graph.LoopNode(_checked(step), condition, "dowhile"))
+        return self._add(graph.LoopNode(_checked(step), self._condition(condition), "dowhile"))
 
     def dountil(
         self, step: Step[Any, StepOut] | Workflow[Any, StepOut], condition: Condition[StepOut]
     ) -> Self:
         """Run a step, and again until the condition holds for its output: see `dowhile`."""
-        return self._add(graph.LoopNode(_checked(step), condition, "dountil"))
+        return self._add(graph.LoopNode(_checked(step), self._condition(condition), "dountil"))
 
     def foreach(
         self,
@@ -169,8 +167,11 @@ class Workflow(Generic[In, Out]):
         `concurrency` items run at a time: a number, or a function of the context (what it answers is
         rounded down, and 1 where it is less or no number). The next item starts as soon as one ends.
         """
-        if not callable(concurrency) and concurrency < 1:
-            raise DefinitionError(f"Workflow {self.id!r}: foreach concurrency must be 1 or more.")
+        if not callable(concurrency) and not (_is_whole(concurrency) and concurrency >= 1):
+            raise DefinitionError(
+                f"Workflow {self.id!r}: foreach concurrency must be 1 or more, or a function; "
+                f"got {concurrency!r}."
+            )
         return self._add(graph.ForeachNode(_checked(step), concurrency))
 
     def map(
@@ -198,6 +199,11 @@ class Workflow(Generic[In, Out]):
         """
         if isinstance(duration, timedelta):
             duration = int(duration.total_seconds() * 1000)
+        if not callable(duration) and not _is_whole(duration):
+            raise DefinitionError(
+                f"Workflow {self.id!r}: sleep takes whole milliseconds, a timedelta or a function; "
+                f"got {duration!r}."
+            )
         return self._add(graph.SleepNode(id or self._sleep_id(), duration))
 
     def sleep_until(
@@ -207,6 +213,10 @@ class Workflow(Generic[In, Out]):
 
         A date without a time zone is local time; one that has passed does not wait.
         """
+        if not callable(date) and not isinstance(date, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers need not check types
+            raise DefinitionError(
+                f"Workflow {self.id!r}: sleep_until takes a datetime or a function; got {date!r}."
+            )
         return self._add(graph.SleepUntilNode(id or self._sleep_id(), date))
 
     def commit(self) -> Self:
@@ -286,8 +296,11 @@ class Workflow(Generic[In, Out]):
         return replace(run, snapshot=snapshot if fields is None else picked(snapshot, fields))
 
     async def delete_workflow_run_by_id(self, run_id: str) -> bool:
-        """Forget a run; False when there was none."""
-        return await (await self._home().opened()).delete_run(self.id, run_id)
+        """Forget a run; False when there was none. Whoever waits for its end gets RunNotFoundError."""
+        app = self._home()
+        was_there = await (await app.opened()).delete_run(self.id, run_id)
+        app.feed.wake(self.id, run_id)
+        return was_there
 
     @property
     def nested(self) -> list[Workflow[Any, Any]]:
@@ -324,6 +337,18 @@ class Workflow(Generic[In, Out]):
         self.committed = False
         return self
 
+    def _condition(self, condition: Any) -> Any:
+        if not callable(condition):
+            raise DefinitionError(
+                f"Workflow {self.id!r}: a condition must be a function of the context, not {condition!r}."
+            )
+        return condition
+
+    def _arm(self, arm: Any) -> Any:
+        if not isinstance(arm, tuple | list) or len(arm) != 2:
+            raise DefinitionError(f"Workflow {self.id!r}: branch takes (condition, step) pairs, not {arm!r}.")
+        return self._condition(arm[0]), _checked(arm[1])
+
     def _sleep_id(self) -> str:
         count = sum(isinstance(node, graph.SleepNode | graph.SleepUntilNode) for node in self.nodes)
         taken = {known for node in self.nodes for known in graph.ids_of(node)}
@@ -349,6 +374,10 @@ def _checked(step: Any) -> Any:
         else repr(step)
     )
     raise DefinitionError(f"Expected a Step or a Workflow, got {made}.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _free_id(prefix: str, ordinal: int, taken: set[str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowctl import (
+    App,
     DefinitionError,
     StepContext,
     ValidationError,
@@ -273,3 +274,28 @@ def test_a_workflow_without_steps_and_two_steps_under_one_id_are_refused() -> No
         create_workflow(id="w").commit()
     with pytest.raises(DefinitionError, match="two different steps with the id 'increment'"):
         create_workflow(id="w").then(increment).then(clone_step(double, id="increment")).commit()
+
+
+def later(ctx: StepContext[Any]) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("define", "says"),
+    [
+        (lambda w: w.sleep("a week"), "sleep takes whole milliseconds.*got 'a week'"),
+        (lambda w: w.sleep_until("2026-01-01"), "sleep_until takes a datetime.*got '2026-01-01'"),
+        (lambda w: w.dowhile(increment, True), "a condition must be a function of the context, not True"),
+        (lambda w: w.branch([(5, increment)]), "a condition must be a function of the context, not 5"),
+        (lambda w: w.branch([increment]), r"branch takes \(condition, step\) pairs"),
+        (lambda w: w.branch([(later, 5)]), "Expected a Step or a Workflow, got 5"),
+        (lambda w: w.foreach(increment, concurrency="2"), "concurrency must be 1 or more.*got '2'"),
+        (lambda _: create_workflow(id="w", retry_config={"attempt": 1}), "got {'attempt': 1}"),
+        (lambda _: create_workflow(id="w", retry_config={"attempts": "1"}), "got {'attempts': '1'}"),
+        (lambda _: create_workflow(id="w", on_finish=5), "on_finish must be a function, or None; got 5"),
+        (lambda _: App(workflows=[increment]), "App takes workflows, made by create_workflow"),
+    ],
+)
+def test_what_cannot_run_is_refused_where_it_is_defined(define: Any, says: str) -> None:
+    with pytest.raises(DefinitionError, match=says):
+        define(create_workflow(id="w"))

@@ -264,3 +264,22 @@ async def test_of_a_run_only_the_wanted_fields_are_told(register) -> None:
     assert (steps.steps["step1"].output, steps.result) == ({"value": "result1"}, None)
     with pytest.raises(ValueError, match="no field 'output'"):
         await workflow.get_workflow_run_by_id(run.run_id, fields=["output"])
+
+
+async def test_whoever_waits_for_a_run_that_is_deleted_is_told(register) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def work(ctx: StepContext[Any]) -> None:
+        begun.set()
+        await may_end.wait()
+
+    workflow = create_workflow(id="w").then(create_step(id="work", execute=work)).commit()
+    await register(workflow)
+    run = await workflow.create_run()
+    waiting = asyncio.create_task(run.start())
+    observing = asyncio.create_task(run.observe_stream().result())
+    await asyncio.wait_for(begun.wait(), 20)
+    assert await workflow.delete_workflow_run_by_id(run.run_id)
+    may_end.set()
+    told = await asyncio.wait_for(asyncio.gather(waiting, observing, return_exceptions=True), 20)
+    assert [type(error) for error in told] == [RunNotFoundError, RunNotFoundError]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import inngest
 import orjson
+from inngest._internal.errors import FunctionConfigInvalidError
 
-from flowctl.errors import EngineError
+from flowctl.errors import DefinitionError, EngineError
 from flowctl.events import run_canceled
 from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.inngest import BoundWorkflow
@@ -55,9 +56,15 @@ class InngestRunner:
         return self._bound[workflow.id]
 
     def functions(self) -> list[inngest.Function[Any]]:
-        """The functions of all workflows that run on Inngest."""
+        """The functions of all workflows that run on Inngest; raises DefinitionError for wrong options."""
         chosen = [w for w in self.app.workflows.values() if self.app.engine_for(w) == "inngest"]
-        return [function for workflow in chosen for function in self.bound(workflow).functions()]
+        return [function for workflow in chosen for function in self._functions_of(workflow)]
+
+    def _functions_of(self, workflow: Workflow[Any, Any]) -> list[inngest.Function[Any]]:
+        try:
+            return self.bound(workflow).functions()
+        except FunctionConfigInvalidError as err:
+            raise DefinitionError(f"Workflow {workflow.id!r} cannot be a function of Inngest: {err}") from err
 
     async def deliver(self, dispatch: Dispatch) -> None:
         """Send a leg's event; raises EngineError when Inngest cannot be reached (it stays stored then)."""

@@ -48,6 +48,8 @@ class Endpoint:
         client = self._app.inngest
         if client is None:
             reason = "This app has no Inngest client: its workflows run on the local engine."
+            if self._app.functions or self._functions:
+                reason += " Its functions are not served: pass their client to App(inngest=…)."
             return JSONResponse({"error": reason, "code": "NO_INNGEST_CLIENT"}, 404)
         if request.method not in {"GET", "POST", "PUT"}:
             return JSONResponse({"error": "Method not allowed"}, 405, {"allow": "GET, POST, PUT"})

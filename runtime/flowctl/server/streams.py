@@ -6,6 +6,7 @@ Open streams end when the server stops: a client takes the stream up again by `o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from flowctl.errors import Issue, ValidationError
+from flowctl.errors import Issue, RunNotFoundError, ValidationError
 from flowctl.events import WorkflowEvent
 from flowctl.server import wire
 from flowctl.stream import RunStream
@@ -123,8 +124,9 @@ async def respond(
 
     async def to_the_end() -> AsyncIterator[tuple[int, WorkflowEvent]]:
         nonlocal complete
-        async for item in events.numbered(after):
-            yield item
+        with contextlib.suppress(RunNotFoundError):  # deleted meanwhile
+            async for item in events.numbered(after):
+                yield item
         complete = True
 
     async def chunks() -> AsyncIterator[bytes]:
