@@ -11,6 +11,7 @@ import inngest
 import pytest
 
 from flowctl import create_workflow
+from flowctl.engine import Engine, EngineConfig
 from flowctl.testing import TestApp
 from tests.server.conftest import Counter, increment, make_app
 
@@ -83,6 +84,31 @@ async def test_a_function_that_there_is_not_is_a_404_that_lists_those_there_are(
         answer = await http.post("/functions/nope/invoke", json={})
     assert (answer.status_code, answer.json()["code"]) == (404, "FUNCTION_NOT_FOUND")
     assert "greet, workflow.counter" in answer.json()["error"]
+
+
+async def test_a_function_is_invoked_on_an_engine_with_keys(serve_app) -> None:
+    seen, key = asyncio.Queue[Any](), "signkey-prod-00ff"
+    async with Engine(EngineConfig(port=0, event_keys=("evt",), signing_keys=(key,))) as engine:
+        client = inngest.Inngest(
+            app_id="mine",
+            is_production=True,
+            signing_key=key,
+            event_key="evt",
+            api_base_url=engine.url,
+            event_api_base_url=engine.url,
+        )
+
+        @client.create_function(fn_id="greet", trigger=inngest.TriggerEvent(event="user/came"))
+        async def greet(ctx: inngest.Context) -> None:
+            await seen.put((ctx.run_id, ctx.event.data["name"]))
+
+        url = await serve_app(make_app(inngest=client, functions=[greet]))
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+            assert (await http.put("/api/inngest")).status_code == 200
+            answer = await http.post("/api/functions/greet/invoke", json={"data": {"name": "Ada"}})
+        assert answer.status_code == 200, answer.text
+        assert await asyncio.wait_for(seen.get(), 30) == (answer.json()["id"], "Ada")
+        await client._http_client._http_client.aclose()
 
 
 @pytest.mark.parametrize("path", ["/events", "/functions/x/invoke"])

@@ -52,7 +52,7 @@ class LocalOnly:
 
 
 class Authorized:
-    """Lets in who bears a signing key's hash, or sends events with an event key; health is for everybody."""
+    """Lets in who bears a signing key (or its hash), or sends events with an event key; health is open."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app, self.keys = app, keys
@@ -70,8 +70,8 @@ class Authorized:
         if path in _OPEN or _checks_token(path) or self.keys.lets_in(bearer(headers)):
             return None
         return refused(
-            "Not authenticated: send 'Authorization: Bearer <signing key hash>', as an SDK with the engine's "
-            "signing key (INNGEST_SIGNING_KEY) does.",
+            "Not authenticated: send 'Authorization: Bearer <signing key>' (or its hash), as an SDK with the "
+            "engine's signing key (INNGEST_SIGNING_KEY) does.",
             401,
         )
 

@@ -43,6 +43,7 @@ from flowctl.engine.queries import Queries, answer
 from flowctl.engine.realtime import Tokens
 from flowctl.engine.realtime_api import RealtimeApi
 from flowctl.engine.rest import Rest
+from flowctl.engine.rest_v2 import RestV2
 from flowctl.engine.signing import Keys
 from flowctl.engine.store import RunRow
 from flowctl.engine.timing import Clock
@@ -80,6 +81,7 @@ class Api:
             Route("/v0/runs/{id}/actions", self.run_steps),
             Route("/v0/gql", self.query, methods=["POST"]),
             *Rest(self.ledger, self.apps, self.clock).routes(),
+            *RestV2(self.ledger, self.apps, self.clock).routes(),
         ]
 
     async def home(self, _: Request) -> Response:
@@ -158,10 +160,10 @@ class Api:
         """Run one function by its id."""
         payload = await read_object(request)
         try:
-            id = self.ledger.invoke(request.path_params["slug"], payload, now=self.clock.now())
+            made = self.ledger.invoke(request.path_params["slug"], payload, now=self.clock.now())
         except (InvalidEventError, TypeError) as err:
             raise RequestError(f"The body must be an object with an object 'data': {err}") from err
-        return json_answer({"id": id, "status": 200})
+        return json_answer({"id": made.event_id, "status": 200})
 
     async def run_events(self, request: Request) -> Response:
         """The events of a run, for an SDK that was given too few."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flowctl.engine.protocol import INVOKED, RESERVED, Event, parse_event, stable_id
 from flowctl.engine.store import RunRow
 from flowctl.engine.turn import Invoke
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The event that was made to invoke a function, and why the function was not started, if so."""
+
+    event_id: str
+    refusal: str | None
+
 
 _NOBODY = {"expire": 0, "gid": "", "name": "", "source_app_id": "", "source_fn_id": "", "source_fn_v": 0}
 

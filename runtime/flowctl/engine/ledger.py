@@ -19,7 +19,7 @@ from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
 from flowctl.engine.ends import FAILED_RUN, end_events, invoker_answer, made
 from flowctl.engine.expressions import holds
-from flowctl.engine.invocations import invocation, step_invocation
+from flowctl.engine.invocations import Invocation, invocation, step_invocation
 from flowctl.engine.limits import MAX_STEP_BYTES, signal_conflict, step_overflow
 from flowctl.engine.matching import Key, key_of
 from flowctl.engine.metrics import Tally
@@ -91,17 +91,17 @@ class Ledger:
                 self.intake(event)
         self.wake()
 
-    def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> str:
-        """Run a function by its id; answers the id of the event made for it.
+    def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> Invocation:
+        """Run a function by its id.
 
         Raises InvalidEventError for a payload that is none, and QueueFullError.
         """
         self._check_backlog()
         event = invocation(slug, payload, now=now)
         with self.store.transaction():
-            self.intake(event)
+            refusal = self.intake(event)
         self.wake()
-        return event.internal_id
+        return Invocation(event.internal_id, refusal)
 
     def apply(
         self, job: Job, run: RunRow, effects: Sequence[Effect], *, now: int, may_go_on: bool = False
@@ -250,21 +250,21 @@ class Ledger:
         self.wake()
         return run is not None
 
-    def intake(self, event: Event) -> None:
-        """`take_in` of one event, inside the caller's transaction."""
+    def intake(self, event: Event) -> str | None:
+        """`take_in` of one event, inside the caller's transaction; answers why it invokes nothing, if so."""
         if self.store.put_copy(event):  # a request that its sender repeated
-            return
+            return None
         self.store.put_event(event)
         self.tally.events += 1
         given_id = event.id != event.internal_id
         if given_id and self.store.seen_event(event, since=event.received_at - DEDUPE_MS):
-            return
+            return None
         data = event.to_json()
         for run in self.waits.runs_cancelled_by(event, data):
             self._end(run, "Cancelled", {}, event.received_at)
         for run_id, step_id in self.waits.steps_met_by(event, data):
             self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
-        self._start_invoked(event)
+        refusal = self._start_invoked(event)
         for function in self.functions.values():
             for trigger in function.triggers:
                 if event_matches(trigger.get("event") or "", event.name) and holds(
@@ -272,6 +272,7 @@ class Ledger:
                 ):
                     self.starts.offer(function, event)
                     break
+        return refusal
 
     def _start_invoked(self, event: Event) -> str | None:
         """Start the function that an event names, whoever sent it; answers why none will start for it."""

@@ -12,6 +12,9 @@ _EVENTS = """
 EVENTS = _EVENTS.format("name NOT LIKE 'inngest/%'")
 ALL_EVENTS = _EVENTS.format("TRUE")
 EVENTS_NAMED = _EVENTS.format("name = :name")
+FIRST_EVENT_BY_ID = """
+    SELECT internal_id FROM events WHERE id = ? AND received_at > ? ORDER BY internal_id LIMIT 1
+"""
 
 RUNS = """
     SELECT run_id, slug, function_id, event_id, status, started_at, ended_at FROM runs

@@ -67,11 +67,10 @@ class Keys:
         return any(hmac.compare_digest(mac.encode(), given.encode()) for mac in macs)
 
     def lets_in(self, authorization: str) -> bool:
-        """Whether a call to the API bears the hash of a signing key."""
+        """Whether a call to the API bears a signing key or the hash of one."""
         token = _PREFIX.sub("", authorization.removeprefix("Bearer ").strip())
-        return not self.signs or any(
-            hmac.compare_digest(_hashed(key).encode(), token.encode()) for key in self.signing
-        )
+        known = [text for key in self.signing for text in (_PREFIX.sub("", key), _hashed(key))]
+        return not self.signs or any(hmac.compare_digest(text.encode(), token.encode()) for text in known)
 
     def takes_event(self, key: str) -> bool:
         """Whether events may be sent with this key."""

@@ -19,6 +19,7 @@ from flowctl.server.models import Body, Query
 from flowctl.server.operations import Call, Operation, json_response, operation
 
 ENGINE_SECONDS = 10.0
+CLOUD = "https://api.inngest.com"
 
 
 class FunctionNotFoundError(NotFoundError):
@@ -86,7 +87,8 @@ async def _invoked(client: inngest.Inngest, function: inngest.Function[Any], dat
     """The run's id from Inngest Cloud or a self-hosted server, the event's from a dev server."""
     if client.is_production:
         app, id = quote(client.app_id, safe=""), quote(function.local_id, safe="")
-        path, headers = f"/v2/apps/{app}/functions/{id}/invoke", _bearer(client)
+        version = "/v2" if client.api_origin.rstrip("/") == CLOUD else "/api/v2"
+        path, headers = f"{version}/apps/{app}/functions/{id}/invoke", _bearer(client)
     else:
         path, headers = f"/invoke/{quote(function.id, safe='')}", {}
     url = client.api_origin.rstrip("/") + path
