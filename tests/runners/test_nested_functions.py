@@ -218,6 +218,26 @@ async def test_cancel_of_the_parent_ends_a_nested_function_that_sleeps_in_the_en
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("options", [{"concurrency": ONE}, {}])
+async def test_a_run_waits_while_one_sleeps_whether_it_is_invoked_or_not(options: Any):
+    seen: list[Any] = []
+
+    async def look(ctx: StepContext[Any]) -> None:
+        seen.append(await ctx.app.storage.get_status("w", ctx.run_id))
+
+    nested = (
+        create_workflow(id="inner", **options).then(step("a")).sleep(700).then(step("look", look)).commit()
+    )
+    workflow = create_workflow(id="w").then(nested).commit()
+    async with on_engine(workflows=[workflow]) as served, asyncio.timeout(30):
+        run = await workflow.create_run()
+        await run.start_async(1)
+        async for event in run.observe_stream():
+            if event.type == "workflow-step-waiting":
+                seen.append(await served.app.storage.get_status("w", run.run_id))
+        assert seen == [("waiting", 1), ("running", 1)]
+
+
 async def test_a_lost_run_goes_on_inside_with_the_state_it_had_and_runs_no_finished_step_again():
     begun, go_on = asyncio.Event(), asyncio.Event()
 

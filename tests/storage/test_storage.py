@@ -150,6 +150,10 @@ async def test_a_part_of_a_run_keeps_its_changes_with_its_record_and_leaves_the_
     run = await storage.get_run("w", "r")
     assert (run.state, sorted(run.snapshot.records)) == ({"n": 1}, ["inner", "inner/a"])
     assert run.snapshot.records["inner"].output == {"x": 1}
+    sleeping = Inside("inner", "op.inside", inside.memo, "waiting")
+    assert await storage.commit(Commit("w", "r", 1, 4, sleeping, {}))
+    assert await storage.get_status("w", "r") == ("waiting", 1)
+    assert (await storage.list_runs("w", status="waiting")).total == 1
     await commit(storage, status="suspended")
     assert await claim(storage, expected=["suspended"]) == 2
     assert not await storage.commit(Commit("w", "r", 1, 5, inside, {}))

@@ -283,7 +283,7 @@ class Walk:
         async with self.turn:
             records, events = self.held.joined(records or {}, events)
             is_shown = self.is_persisted(status, records)
-            header = self.snapshot(status) if self.part is None else self._inside_of(self.part)
+            header = self.snapshot(status) if self.part is None else self._inside_of(self.part, status)
             stored = await self.journal.commit(header, records=records, events=events, is_shown=is_shown)
         if not stored:
             self.canceled = True
@@ -294,8 +294,8 @@ class Walk:
         new = {key: write.record for key, write in (writes or {}).items() if write is not None}
         return is_persisted(self.scope.workflow, status, ChainMap(new, self.records), self.env.logger)
 
-    def _inside_of(self, part: Part) -> Inside:
-        return Inside(part.key, part.inside, self.inside() | self.kept)
+    def _inside_of(self, part: Part, status: RunStatus) -> Inside:
+        return Inside(part.key, part.inside, self.inside() | self.kept, status)
 
     async def gather(
         self,

@@ -36,12 +36,14 @@ class RecordWrite:
 class Inside:
     """What a nested workflow that runs as a function of its own has changed so far, beside records.
 
-    It is kept as the memo of its record, in place of the run's header, which its parent writes.
+    It is kept as the memo of its record, in place of the run's header, which its parent writes; the run's
+    `status`, running or waiting, is that of the last commit of either.
     """
 
     key: str
     op: str
     memo: Mapping[str, Any]
+    status: RunStatus = "running"
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,14 +346,15 @@ def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
     That answers None, and has written nothing, when the run has ended or moved on, or the record is gone.
     """
     run, leg, now, given = (commit.workflow_id, commit.run_id), commit.leg, commit.now, commit.snapshot
+    shown_status = given.status if commit.is_shown else None
     if isinstance(given, Snapshot):
-        shown_status = given.status if commit.is_shown else None
         row = (given.status, now, _header(given), shown_status, *run, leg)
         return lambda db: db.execute(sql.UPDATE_RUN, row).fetchone()
+    touch = (given.status, now, shown_status, *run, leg, given.key)
     kept = (leg, leg, given.op, _dump(given.memo), *run, given.key)
 
     def keep(db: Database) -> Row | None:
-        touched = db.execute(sql.TOUCH_RUN, (now, int(commit.is_shown), *run, leg, given.key)).fetchone()
+        touched = db.execute(sql.TOUCH_RUN, touch).fetchone()
         if touched is not None:
             db.execute(sql.PUT_INSIDE, kept)
         return touched

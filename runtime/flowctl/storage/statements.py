@@ -91,7 +91,7 @@ REPLACE_HEADER = """
     WHERE workflow_id = ? AND run_id = ?
 """
 TOUCH_RUN = """
-    UPDATE runs SET updated_at = ?, shown_status = CASE WHEN ? = 1 THEN status ELSE shown_status END
+    UPDATE runs SET status = ?, updated_at = ?, shown_status = COALESCE(?, shown_status)
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting') AND EXISTS (
         SELECT 1 FROM records WHERE workflow_id = runs.workflow_id AND run_id = runs.run_id AND key = ?
     )
