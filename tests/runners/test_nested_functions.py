@@ -232,10 +232,9 @@ async def test_a_run_waits_while_one_sleeps_whether_it_is_invoked_or_not(options
     async with on_engine(workflows=[workflow]) as served, asyncio.timeout(30):
         run = await workflow.create_run()
         await run.start_async(1)
-        async for event in run.observe_stream():
-            if event.type == "workflow-step-waiting":
-                seen.append(await served.app.storage.get_status("w", run.run_id))
-        assert seen == [("waiting", 1), ("running", 1)]
+        status, waiting = served.app.storage.get_status, "workflow-step-waiting"
+        found = [await status("w", run.run_id) async for e in run.observe_stream() if e.type == waiting]
+        assert (found, seen) == ([("waiting", 1)], [("running", 1)])
 
 
 async def test_a_lost_run_goes_on_inside_with_the_state_it_had_and_runs_no_finished_step_again():
