@@ -135,6 +135,22 @@ async def test_records_events_state_and_context_are_those_of_one_that_runs_in_it
     assert stories[0] == stories[1]
 
 
+async def test_one_step_at_a_time_it_is_invoked_for_each_and_told_as_one_that_runs_in_its_parent():
+    stories = []
+    for options in ({}, {"concurrency": None}):
+        nested = inner(step("a", note), step("b", note), **options)
+        workflow = create_workflow(id="w").then(step("before", note)).then(nested).then(step("after", note))
+        async with on_engine(workflows=[workflow.commit()]) as served:
+            run = await workflow.create_run()
+            results = [await run.start(1, per_step=True)]
+            while results[-1].status == "paused":
+                results.append(await run.resume(per_step=True))
+            stories.append((await story(served, run.run_id), [list(r.steps) for r in results]))
+            assert (results[-1].result, set(ran.values()), invoked(served)) == (5, {1}, 0 if options else 3)
+            ran.clear()
+    assert stories[0] == stories[1]
+
+
 async def test_a_failure_carries_the_error_with_its_attributes_and_cause():
     workflow = create_workflow(id="w").then(inner(step("broken", broken))).commit()
     async with on_engine(workflows=[workflow]) as served:

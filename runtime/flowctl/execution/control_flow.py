@@ -180,7 +180,7 @@ async def _nested(walk: Walk, call: Call, workflow: Workflow[Any, Any]) -> Outco
 
 async def _inside(walk: Walk, call: Call, scope: Scope, *, continues: bool) -> Flow:
     """What a nested workflow comes to, walked here or by a function of its own."""
-    if not scope.workflow.runs_apart or walk.leg.per_step:
+    if not scope.workflow.runs_apart:
         return await walk_nodes(walk, scope)
     ask = partial(asked, walk, call, continues=continues)
     take = partial(take_answer, walk, call)
