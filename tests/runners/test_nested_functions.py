@@ -36,8 +36,8 @@ async def plus_one(ctx: StepContext[Any]) -> Any:
 
 
 def invoked(served: Served) -> int:
-    """How many runs of `inner` the engine has seen."""
-    rows = served.engine._store.db.execute("SELECT slug FROM runs").fetchall()
+    """How many runs of `inner` the engine has seen, beside those of its failure handler."""
+    rows = served.engine._store.db.execute("SELECT slug FROM runs WHERE slug NOT LIKE '%-failure'").fetchall()
     return sum(slug.startswith("test-workflow.inner") for (slug,) in rows)
 
 
@@ -157,6 +157,23 @@ async def test_a_failure_carries_the_error_with_its_attributes_and_cause():
         error = (await served.start("w", 1)).steps["inner"].error
         assert (error.name, error.message, error.hint) == ("BrokenError", "broken", "mend it")
         assert (error.cause.name, ran["broken"]) == ("ValueError", 1)
+
+
+async def test_the_engine_shows_that_it_failed_and_the_parent_knows_all_of_the_error():
+    workflow = create_workflow(id="w").parallel([inner(step("broken", broken)), step("other")]).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        assert (await served.start("w", 1)).steps["inner"].error.hint == "mend it"
+        query = "SELECT status FROM runs WHERE slug = 'test-workflow.inner'"
+        assert served.engine._store.db.execute(query).fetchall() == [("Failed",)]
+
+
+async def test_what_one_that_is_cut_off_had_changed_is_known_to_the_run():
+    nested = create_workflow(id="inner", timeouts=inngest.Timeouts(finish=timedelta(seconds=1)))
+    nested = nested.then(step("a", note)).sleep(60_000).commit()
+    async with on_engine(workflows=[create_workflow(id="w").then(nested).commit()]) as served:
+        result = await served.start("w", 1)
+        assert (result.status, result.state) == ("failed", {"seen": [1]})
+        assert "cancel" in result.steps["inner"].error.message
 
 
 async def test_a_refused_start_fails_the_nested_record_and_says_why():

@@ -26,7 +26,7 @@ from flowctl.execution.foreach import (
 from flowctl.execution.loops import decide, loop_position
 from flowctl.execution.nested import nested_ended, nested_scope, nested_started
 from flowctl.execution.outcome import Flow, Outcome
-from flowctl.execution.part import asked, flow_of_answer, left_inside, take_answer
+from flowctl.execution.part import asked, flow_of_answer, left_inside, take_answer, whole_answer
 from flowctl.execution.place import CANCELED, PAUSED, Place, flow_of
 from flowctl.execution.sleeps import sleep
 from flowctl.execution.steps import Call, mark, run_step
@@ -185,7 +185,9 @@ async def _inside(walk: Walk, call: Call, scope: Scope, *, continues: bool) -> F
     ask = partial(asked, walk, call, continues=continues)
     take = partial(take_answer, walk, call)
     answer = await walk.ops.invoke(f"{call.op}.inside", scope.workflow, ask=ask, take=take)
-    return await walk_nodes(walk, scope) if answer is None else flow_of_answer(answer)
+    if answer is None:
+        return await walk_nodes(walk, scope)
+    return flow_of_answer(await whole_answer(walk, call, answer))
 
 
 async def _at_once(walk: Walk, place: Place, steps: Sequence[AnyStep]) -> Flow:

@@ -29,19 +29,25 @@ async def execute_leg(walk: Walk) -> dict[str, Any]:
 
 
 async def execute_part(walk: Walk, part: Part, payload: Any) -> Memo:
-    """Walk a nested workflow that is a function of its own to the next stop; what its parent is answered."""
+    """Walk a nested workflow that is a function of its own to the next stop; what its parent is answered.
+
+    A failure's answer is in storage then, so its function may fail: a parent finds all of it there.
+    """
     scope = scope_of(walk, part, payload)
     flow = await walk_nodes(walk, scope)
     answer = answer_of(walk, part, flow)
+    if flow.kind == "failed":
+        await walk.ops.run(f"{part.op}.failure", partial(_keep, walk, {"answer": answer}))
+        return answer
     if len(orjson.dumps(answer.get("output"))) <= LARGEST_EVENT_BYTES:
         return answer
-    await walk.ops.run(f"{part.op}.output", partial(_keep, walk, answer.pop("output")))
+    await walk.ops.run(f"{part.op}.output", partial(_keep, walk, {"output": answer.pop("output")}))
     return answer | {"isKept": True}
 
 
-async def _keep(walk: Walk, output: Any) -> Memo:
-    """Leave in storage what is too large to be answered."""
-    walk.kept = {"output": output}
+async def _keep(walk: Walk, kept: Memo) -> Memo:
+    """Leave in storage what is too large to be answered, or is no success's answer."""
+    walk.kept = kept
     await walk.commit()
     return {}
 

@@ -8,6 +8,7 @@ the end. Called by `control_flow` on the outer side and by `executor` on the inn
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -117,10 +118,28 @@ def flow_of_answer(answer: Memo) -> Flow:
 
 async def left_inside(walk: Walk, call: Call) -> Memo:
     """What a part that was interrupted in an earlier leg had changed: the body of an operation."""
-    left = await walk.journal.left(f"{call.op}.inside", call.key) or {}
-    return {name: value for name, value in left.items() if name != "output"}
+    return _changes(await walk.journal.left(f"{call.op}.inside", call.key) or {})
 
 
-def not_run(name: str, message: str) -> Memo:
-    """The answer for a part whose function the engine did not run to its end."""
-    return {"kind": "failed", "error": RunError(name, message).to_json()}
+def failure(name: str, message: str) -> Memo:
+    """The answer for a part whose function failed, or was not run, as far as the engine tells."""
+    return {"kind": "failed", "error": RunError(name, message).to_json(), "isByEngine": True}
+
+
+async def whole_answer(walk: Walk, call: Call, answer: Memo) -> Memo:
+    """The answer, of a part that failed with what it has left in storage: engines tell only a message."""
+    if not answer.get("isByEngine"):
+        return answer
+    whole = await walk.ops.run(f"{call.op}.inside.failure", partial(_left_by_failure, walk, call, answer))
+    take_answer(walk, call, whole)
+    return whole
+
+
+async def _left_by_failure(walk: Walk, call: Call, answer: Memo) -> Memo:
+    """What it has answered; if it never came to its end, what it had changed by then."""
+    kept = await walk.journal.finished(f"{call.op}.inside", call.key) or {}
+    return kept.get("answer") or {"kind": "failed", "error": answer["error"], "inside": _changes(kept)}
+
+
+def _changes(kept: Mapping[str, Any]) -> Memo:
+    return {name: value for name, value in kept.items() if name not in {"output", "answer"}}

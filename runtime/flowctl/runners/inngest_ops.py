@@ -22,7 +22,7 @@ from inngest._internal.types import EmptySentinel
 from flowctl.clock import Clock
 from flowctl.errors import EngineError
 from flowctl.execution.ops import Memo
-from flowctl.execution.part import not_run
+from flowctl.execution.part import failure
 from flowctl.runners.at_work import AtWork, Waits
 from flowctl.runners.branches import Branches, Parked, current_arm, enter_main_arm, replayed
 from flowctl.runners.checkpoints import Checkpoints, EndedStep, hashed
@@ -123,7 +123,7 @@ class InngestOps:
         try:
             return self._remembers(op)
         except inngest.StepError as err:
-            self._known[op] = not_run(err.name, err.message)
+            self._known[op] = failure(err.name, err.message)
             current_arm().note_begun()
             return True
 

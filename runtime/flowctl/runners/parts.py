@@ -70,9 +70,12 @@ async def run_part(app: App, ctx: inngest.Context, ops: InngestOps) -> Memo:
         for key, memo in given.inside:
             walk.take_inside(key, memo)
         try:
-            return await execute_part(walk, part, given.payload)
+            answer = await execute_part(walk, part, given.payload)
         except RollOver:
             return answer_of(walk, part, Flow("paused")) | {"isLong": True}
+    if answer["kind"] == "failed":
+        raise inngest.NonRetriableError(answer["error"]["message"], quiet=True)
+    return answer
 
 
 async def _given(storage: Storage, part: Part, data: Mapping[str, Any], ops: InngestOps) -> _Given:
