@@ -29,6 +29,12 @@ def test_a_step_error_is_retried_until_its_attempts_are_used_up():
     ]
 
 
+def test_the_time_between_tries_may_be_the_same_each_time():
+    for attempt in range(3):
+        call = replace(FIRST, attempt=attempt, max_attempts=9, backoff=(1500,))
+        assert effects_of(Reply(500, {}, {}), call) == [Retry(due=2500, attempt=attempt + 1)]
+
+
 def test_an_app_that_forbids_retries_ends_the_step_or_the_function():
     headers = {"x-inngest-no-retry": "true"}
     assert isinstance(effects_of(Reply(206, headers, STEP_ERROR), FIRST)[0], Memoize)

@@ -31,6 +31,9 @@ def command(
     drain: Annotated[
         float, typer.Option(metavar="SECONDS", help="With --db: let calls in flight end first.")
     ] = 10,
+    retry_interval: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Between tries; 0 waits longer each time.")
+    ] = 0,
 ) -> int:
     """Run the embedded Inngest engine alone, as `inngest dev` would be used.
 
@@ -41,7 +44,7 @@ def command(
     from flowctl.engine.__main__ import main  # noqa: PLC0415 - help needs no engine
 
     arguments = [f"--port={port}", f"--host={host}", f"--max-queued={max_queued}"]
-    arguments += [f"--retention={retention}", f"--drain={drain}"]
+    arguments += [f"--retention={retention}", f"--drain={drain}", f"--retry-interval={retry_interval}"]
     arguments += [f"--url={app}" for app in url or ()]
     arguments += [f"--event-key={key}" for key in event_key or ()]
     arguments += [f"--signing-key={key}" for key in signing_key or ()]

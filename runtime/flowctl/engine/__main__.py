@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_queued=given.max_queued,
         retention_days=given.retention or None,
         drain_seconds=given.drain if given.db else 0,
+        retry_seconds=given.retry_interval or None,
     )
     listener = socket.socket(fileno=given.fd) if given.fd is not None else None
     try:
@@ -95,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--drain", type=float, default=10, metavar="SECONDS", help="with --db: let calls in flight end first"
+    )
+    parser.add_argument(
+        "--retry-interval", type=float, default=0, metavar="SECONDS", help="between tries; 0: later each time"
     )
     parser.add_argument("--fd", type=int, help="an inherited listening socket instead of host and port")
     return parser

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +35,7 @@ from flowctl.engine.transport import (
     Transport,
 )
 from flowctl.engine.turn import (
+    BACKOFF_MS,
     Call,
     Effect,
     Finish,
@@ -67,6 +69,7 @@ class Executor:
     keys: Keys = field(default_factory=Keys)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     clock: Clock = field(default_factory=SystemClock)
+    backoff: Sequence[int] = BACKOFF_MS
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _drains: bool = False
@@ -184,7 +187,8 @@ class Executor:
             self.ledger.drop(job)
             return None
         function = self.ledger.functions.get(run.slug)
-        call = Call(job.target, job.attempt, function.max_attempts if function else 1, self.clock.now())
+        attempts = function.max_attempts if function else 1
+        call = Call(job.target, job.attempt, attempts, self.clock.now(), self.backoff)
         if function is None:
             effects: list[Effect] = [Retry(call.now + UNKNOWN_FUNCTION_RETRY_MS, call.attempt)]
             return self.ledger.apply(job, run, effects, now=call.now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from flowctl.engine.store import DatabaseError, Store
 from flowctl.engine.syncs import Syncs
 from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import Transport
+from flowctl.engine.turn import BACKOFF_MS
 
 STOP_SECONDS = 1
 
@@ -36,7 +37,7 @@ class EngineConfig:
 
     Above `max_queued` jobs senders of events are told to try again. Runs and events are forgotten
     `retention_days` after their end (None: never). A stopping engine waits `drain_seconds` for calls in
-    flight.
+    flight. What failed is tried again after `retry_seconds` (None: later each time).
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +51,12 @@ class EngineConfig:
     max_queued: int = 500_000
     retention_days: float | None = 30
     drain_seconds: float = 0
+    retry_seconds: float | None = None
+
+    @property
+    def backoff(self) -> Sequence[int]:
+        """Milliseconds between tries."""
+        return BACKOFF_MS if self.retry_seconds is None else (round(self.retry_seconds * 1000),)
 
 
 class PortInUseError(OSError):
@@ -83,7 +90,8 @@ class Engine:
         apps = Apps(ledger, self.clock)
         apps.load()
         keys = Keys(self.config.signing_keys, self.config.event_keys)
-        self._executor = Executor(ledger, keys=keys, woken=woken, clock=self.clock)
+        backoff = self.config.backoff
+        self._executor = Executor(ledger, keys=keys, woken=woken, clock=self.clock, backoff=backoff)
         self.transport = Transport()
         tokens = Tokens(self._store.secret(TOKEN_SECRET))
         api, syncs = (

@@ -26,6 +26,8 @@ class Call:
     attempt: int
     max_attempts: int
     now: int
+    backoff: Sequence[int] = BACKOFF_MS
+    """Milliseconds after each failed try; the last is that of all further ones."""
 
     @property
     def is_last(self) -> bool:
@@ -359,7 +361,7 @@ def _moment(text: str, now: int) -> int:
 
 
 def _retry_time(after: Any, call: Call) -> int:
-    default = call.now + BACKOFF_MS[min(call.attempt, len(BACKOFF_MS) - 1)]
+    default = call.now + call.backoff[min(call.attempt, len(call.backoff) - 1)]
     if not after:
         return default
     for read in (_seconds_from(call.now), time_ms, _http_date):
