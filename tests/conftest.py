@@ -29,7 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_storage: run with runs kept in memory, and on PostgreSQL too")
+    config.addinivalue_line(
+        "markers", "every_storage: run with runs kept in memory, in a file and in PostgreSQL"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "register" in metafunc.fixturenames:
         every = metafunc.definition.get_closest_marker("every_storage") is not None
         chosen = metafunc.config.getoption("storage")
-        storages = [chosen] if chosen else ["memory", "postgres"] if every else ["memory"]
+        storages = [chosen] if chosen else DATABASES if every else ["memory"]
         pairs = [(engine, storage) for storage in storages for engine in ENGINES]
         ids = [engine if storage == "memory" else f"{engine}-{storage}" for engine, storage in pairs]
         metafunc.parametrize("register", pairs, ids=ids, indirect=True)

@@ -29,7 +29,7 @@ _NAMES = {
     "flowctl.server.config": "ServerConfig",
     "flowctl.snapshot": "StepResult",
     "flowctl.step": "Step clone_step create_step step",
-    "flowctl.storage": "PostgresStorage SQLiteStorage",
+    "flowctl.storage": "MemoryStorage PostgresStorage SQLiteStorage",
     "flowctl.factory": "clone_workflow create_workflow init",
     "flowctl.workflow": "Workflow",
 }

@@ -31,7 +31,7 @@ from flowctl.server import serve
 from flowctl.server.config import ServerConfig
 from flowctl.snapshot import StepResult
 from flowctl.step import Step, clone_step, create_step, step
-from flowctl.storage import PostgresStorage, SQLiteStorage
+from flowctl.storage import MemoryStorage, PostgresStorage, SQLiteStorage
 from flowctl.workflow import Workflow
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "DockerDeployer",
     "EngineError",
     "FlowctlError",
+    "MemoryStorage",
     "NonRetriableError",
     "NotActiveError",
     "NotFoundError",

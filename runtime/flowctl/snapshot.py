@@ -143,6 +143,11 @@ class StepResult:
         )
 
 
+def is_own_step(key: str) -> bool:
+    """Whether a record is that of a step of the workflow's own: no item, and in no nested workflow."""
+    return "/" not in key and not key.endswith("]")
+
+
 _INTERRUPTION = ("suspendPayload", "resumePayload", "suspendedAt", "resumedAt")
 _NEVER_INTERRUPTED = (None, None, None, None)
 
@@ -174,9 +179,7 @@ class Snapshot:
     @property
     def steps(self) -> dict[str, StepResult]:
         """The records of the workflow's own steps: without items and nested ones."""
-        return {
-            key: record for key, record in self.records.items() if "/" not in key and not key.endswith("]")
-        }
+        return {key: record for key, record in self.records.items() if is_own_step(key)}
 
     def to_json(self) -> dict[str, Any]:
         """The snapshot as stored and shown."""

@@ -25,7 +25,7 @@ from flowctl.result import RunResult
 from flowctl.run import create_run
 from flowctl.server import serve
 from flowctl.server.config import ServerConfig
-from flowctl.storage import SQLiteStorage, Storage
+from flowctl.storage import MemoryStorage, Storage
 from flowctl.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ async def run_workflow(
     """
     if not workflow.committed:
         workflow.commit()
-    app = App(storage=SQLiteStorage(":memory:"), engine="local", clock=clock or TestClock())
+    app = App(storage=MemoryStorage(), engine="local", clock=clock or TestClock())
     try:
         run = await create_run(workflow, run_id=run_id, resource_id=resource_id, app=app)
         return await run.start(input_data, initial_state, request_context, per_step=per_step)
@@ -217,7 +217,7 @@ class TestApp(App):
     ) -> None:
         super().__init__(
             functions=[*(app.functions if app else ()), *functions],
-            storage=storage or SQLiteStorage(":memory:"),
+            storage=storage or MemoryStorage(),
             server=server or (app.server if app else None),
             logger=logger or (app.logger if app else None),
             engine=engine,

@@ -18,7 +18,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from flowctl import App, PostgresStorage, SQLiteStorage, StepContext, create_step, create_workflow
+from flowctl import (
+    App,
+    MemoryStorage,
+    PostgresStorage,
+    SQLiteStorage,
+    StepContext,
+    create_step,
+    create_workflow,
+)
 
 Run = Callable[[], Awaitable[Any]]
 
@@ -105,7 +113,7 @@ async def contenders(
 ) -> dict[str, Run]:
     found = {
         "plain calls": plain(steps),
-        "flowctl, memory": flowctl(steps, SQLiteStorage(":memory:")),
+        "flowctl, memory": flowctl(steps, MemoryStorage()),
         "flowctl, SQLite": flowctl(steps, SQLiteStorage(folder / "flowctl.db")),
     }
     if dsn:

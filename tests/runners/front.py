@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flowctl import App, SQLiteStorage, serve
+from flowctl import App, MemoryStorage, serve
 from flowctl.engine import Engine, EngineConfig
 from tests.conftest import served
 
@@ -101,7 +101,7 @@ async def on_engine(**options: Any) -> AsyncGenerator[Served]:
             app_id="test", is_production=False, api_base_url=front_url, event_api_base_url=front_url
         )
         stack.push_async_callback(client._http_client._http_client.aclose)
-        app = App(inngest=client, storage=SQLiteStorage(":memory:"), **options)
+        app = App(inngest=client, storage=MemoryStorage(), **options)
         made = Served(app, front, engine)
         web = Starlette(routes=[Route(PATH, _Counted(serve(app), made), methods=methods)])
         made.url = await stack.enter_async_context(listening(web)) + PATH

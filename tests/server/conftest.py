@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from flowctl import App, ServerConfig, SQLiteStorage, StepContext, create_step, create_workflow
+from flowctl import App, MemoryStorage, ServerConfig, StepContext, create_step, create_workflow
 from tests.conftest import served
 
 
@@ -50,7 +50,7 @@ def make_app(**options: Any) -> App:
     loop.dountil(step, lambda ctx: ctx.input_data.value >= 10).commit()
     talk = create_workflow(id="talk", input_schema=Counter, output_schema=Counter).then(asking).commit()
     slow = create_workflow(id="slow", input_schema=Counter, output_schema=Counter).then(waiting).commit()
-    return App(workflows=[loop, talk, slow], storage=SQLiteStorage(":memory:"), **options)
+    return App(workflows=[loop, talk, slow], storage=MemoryStorage(), **options)
 
 
 @pytest.fixture

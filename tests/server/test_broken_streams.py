@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
+from flowctl import App, MemoryStorage, StepContext, create_step, create_workflow
 from flowctl.client import Client, ServerUnreachableError, connection
 from tests.server.conftest import make_app
 
@@ -83,7 +83,7 @@ def gated() -> tuple[App, asyncio.Event]:
     workflow = create_workflow(id="steps")
     for n in range(STEPS):
         workflow.then(create_step(id=f"s{n}", execute=body))
-    return App(workflows=[workflow.commit()], storage=SQLiteStorage(":memory:")), gate
+    return App(workflows=[workflow.commit()], storage=MemoryStorage()), gate
 
 
 async def test_a_stream_that_is_cut_goes_on_where_it_was_and_begins_nothing_again(serve_app) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
+from flowctl import App, MemoryStorage, StepContext, create_step, create_workflow
 from flowctl.client import Client, ServerUnreachableError, SyncClient
 from flowctl.errors import NotFoundError, NotSuspendedError, ValidationError
 from tests.server.conftest import Counter, increment, make_app
@@ -51,7 +51,7 @@ async def test_a_run_goes_on_step_by_step(serve_app) -> None:
     walk = create_workflow(id="walk", input_schema=Counter, output_schema=Counter)
     for id in ("first", "second", "third"):
         walk.then(create_step(id=id, input_schema=Counter, output_schema=Counter, execute=increment))
-    async with Client(await serve_app(App(workflows=[walk], storage=SQLiteStorage(":memory:")))) as client:
+    async with Client(await serve_app(App(workflows=[walk], storage=MemoryStorage()))) as client:
         begun = await client.start("walk", {"value": 1}, per_step=True)
         gone_on = await client.resume("walk", begun.run_id, per_step=True)
         ended = await client.resume("walk", begun.run_id)
@@ -82,7 +82,7 @@ async def test_a_travel_brings_a_request_context_and_records_of_nested_workflows
     inner = create_workflow(id="inner").then(create_step(id="first", execute=greet))
     inner.then(create_step(id="second", execute=greet)).commit()
     outer = create_workflow(id="outer").then(inner).commit()
-    async with Client(await serve_app(App(workflows=[outer], storage=SQLiteStorage(":memory:")))) as client:
+    async with Client(await serve_app(App(workflows=[outer], storage=MemoryStorage()))) as client:
         begun = await client.start("outer", 1, request_context={"user": "ada", "tone": "kind"})
         travelled = await client.time_travel(
             "outer",

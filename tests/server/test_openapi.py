@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from flowctl import App, SQLiteStorage, create_step, create_workflow
+from flowctl import App, MemoryStorage, create_step, create_workflow
 from flowctl.server import api, openapi
 
 LONG = "FLOWCTL_LONG_FUZZ" in os.environ
@@ -55,7 +55,7 @@ def test_every_model_that_is_referred_to_is_described() -> None:
 async def test_a_fuzzer_finds_no_mistake_and_no_answer_that_is_not_described(serve_app, tmp_path) -> None:
     step = create_step(id="echo", execute=echo)
     workflow = create_workflow(id="echo").then(step).commit()
-    url = await serve_app(App(workflows=[workflow], storage=SQLiteStorage(":memory:")))
+    url = await serve_app(App(workflows=[workflow], storage=MemoryStorage()))
     async with httpx.AsyncClient(base_url=f"{url}/api/workflows/echo") as http:
         for run_id in ("done", "other"):
             await http.post(f"/start-async?runId={run_id}", json={})

@@ -19,13 +19,13 @@ from flowctl.server.life import Life
 from tests.server.conftest import make_app
 
 APP = """
-from flowctl import App, ServerConfig, SQLiteStorage, create_step, create_workflow
+from flowctl import App, ServerConfig, MemoryStorage, create_step, create_workflow
 
 async def wait(ctx):
     await ctx.abort_signal.wait()
 
 slow = create_workflow(id="slow").then(create_step(id="wait", execute=wait)).commit()
-app = App(workflows=[slow], storage=SQLiteStorage(":memory:"), server=ServerConfig(logs="{kind}"))
+app = App(workflows=[slow], storage=MemoryStorage(), server=ServerConfig(logs="{kind}"))
 """
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from flowctl import App, SQLiteStorage, create_step, create_workflow
+from flowctl import App, MemoryStorage, create_step, create_workflow
 from tests.server.conftest import make_app
 
 JSON = {"content-type": "application/json"}
@@ -26,7 +26,7 @@ async def echo(ctx: Any) -> Any:
 async def free(serve_app):
     """A client of a workflow that takes anything."""
     workflow = create_workflow(id="free").then(create_step(id="echo", execute=echo)).commit()
-    url = await serve_app(App(workflows=[workflow], storage=SQLiteStorage(":memory:")))
+    url = await serve_app(App(workflows=[workflow], storage=MemoryStorage()))
     async with httpx.AsyncClient(base_url=f"{url}/api/workflows/free", timeout=30) as client:
         yield client
 

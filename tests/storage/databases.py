@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowctl import PostgresStorage, SQLiteStorage
+from flowctl import MemoryStorage, PostgresStorage, SQLiteStorage
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import Snapshot, StepResult
 from flowctl.storage.base import Claim, Commit, RecordWrite
@@ -30,14 +30,17 @@ class Database:
         """An expression that makes a storage on this database, for another process."""
         if self.kind == "postgres":
             return f"PostgresStorage({self.dsn!r}, schema={self.schema!r})"
-        return f"SQLiteStorage({':memory:' if self.kind == 'memory' else str(self.folder / 'runs.db')!r})"
+        return f"SQLiteStorage({str(self.folder / 'runs.db')!r})"
 
     def storage(self) -> Any:
         """Another handle on the database."""
-        if self.kind == "postgres":
-            made: Any = PostgresStorage(self.dsn, schema=self.schema)
-        else:
-            made = SQLiteStorage(":memory:" if self.kind == "memory" else self.folder / "runs.db")
+        match self.kind:
+            case "memory":
+                made: Any = self.opened[0] if self.opened else MemoryStorage()
+            case "postgres":
+                made = PostgresStorage(self.dsn, schema=self.schema)
+            case _:
+                made = SQLiteStorage(self.folder / "runs.db")
         self.opened.append(made)
         return made
 

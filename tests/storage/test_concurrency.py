@@ -13,8 +13,8 @@ from tests.storage.databases import Database, begun, claim, commit, create
 TASKS = 20
 
 
-async def test_of_many_claims_at_once_exactly_one_wins(shared: Database) -> None:
-    storages = [shared.storage() for _ in range(3)]
+async def test_of_many_claims_at_once_exactly_one_wins(database: Database) -> None:
+    storages = [database.storage() for _ in range(3)]
     for run_id in ("a", "b", "c"):
         await create(storages[0], run_id)
         legs = await asyncio.gather(*(claim(storages[n % 3], run_id) for n in range(TASKS)))

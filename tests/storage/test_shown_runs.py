@@ -74,10 +74,10 @@ async def test_what_was_shown_goes_with_a_cancellation_a_saved_snapshot_and_the_
     assert await seen(storage) == []
 
 
-async def test_one_state_is_kept_however_many_write_at_once(shared: Database) -> None:
-    await begun(shared.storage())
-    await commit(shared.storage(), one=1, status="suspended")
-    handles = [shared.storage() for _ in range(4)]
+async def test_one_state_is_kept_however_many_write_at_once(database: Database) -> None:
+    await begun(database.storage())
+    await commit(database.storage(), one=1, status="suspended")
+    handles = [database.storage() for _ in range(4)]
     legs = await asyncio.gather(*(claim(h, expected=["suspended"], is_shown=False) for h in handles))
     assert sorted(legs, key=str) == [2, None, None, None]
     assert await seen(handles[0]) == [("suspended", {"one": 1})]

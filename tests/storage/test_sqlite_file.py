@@ -79,3 +79,13 @@ async def test_the_log_is_merged_into_the_file_now_and_then(
         await commit(file, **{f"s{number}": "x" * 50_000})
     await file.get_run("w", "r")  # behind what the thread was given
     assert (tmp_path / "runs.db").stat().st_size > before + 250_000
+
+
+async def test_a_database_may_be_in_memory() -> None:
+    storage = SQLiteStorage(":memory:")
+    await begun(storage)
+    await commit(storage, one=1, events=["a"])
+    stored = await storage.get_run("w", "r")
+    assert stored is not None
+    assert (stored.steps["one"].output, len(await storage.read_events("w", "r"))) == (1, 1)
+    await storage.close()

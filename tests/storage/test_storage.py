@@ -270,8 +270,8 @@ async def test_pages_tell_how_many_runs_there_are_in_all(storage) -> None:
     assert await page(5, 0) == await page(None, 0) == (["r4", "r3", "r2", "r1", "r0"], 5)
 
 
-async def test_the_total_of_pages_follows_what_others_write(shared) -> None:
-    reader, writer = shared.storage(), shared.storage()
+async def test_the_total_of_pages_follows_what_others_write(database) -> None:
+    reader, writer = database.storage(), database.storage()
     for number in range(3):
         await create(writer, f"r{number}")
     assert (await reader.list_runs_json("w", limit=1))[1] == 3
@@ -351,8 +351,8 @@ async def test_a_lease_is_given_up_for_one_run_by_its_owner_alone(storage) -> No
     assert held == {"a": None, "b": "host:1:x"}
 
 
-async def test_a_storage_opens_again_after_it_was_closed(shared) -> None:
-    storage = shared.storage()
+async def test_a_storage_opens_again_after_it_was_closed(database) -> None:
+    storage = database.storage()
     await create(storage)
     await storage.close()
     assert (await storage.get_run("w", "r")).run_id == "r"

@@ -38,11 +38,11 @@ async def left_behind(database: Database, lease: Lease) -> None:
     await claim(storage, lease=lease, snapshot=snapshot(input=1))
 
 
-async def test_a_run_of_which_no_state_is_shown_is_taken_over(shared: Database) -> None:
-    storage = shared.storage()
+async def test_a_run_of_which_no_state_is_shown_is_taken_over(database: Database) -> None:
+    storage = database.storage()
     await create(storage, input=1, is_shown=False)
     await claim(storage, lease=Lease("another-host:1:x", 1), snapshot=snapshot(input=1), is_shown=False)
-    app, _ = app_on(shared, should_persist_snapshot=lambda info: info.workflow_status == "success")
+    app, _ = app_on(database, should_persist_snapshot=lambda info: info.workflow_status == "success")
     await app.start()
     async with asyncio.timeout(30):
         result = await (await app.get_workflow("w").create_run("r")).observe_stream().result()
@@ -58,19 +58,19 @@ async def ended(workflow: Any) -> Any:
     return run
 
 
-async def test_an_app_that_is_up_takes_over_when_a_lease_lapses(shared: Database, monkeypatch) -> None:
+async def test_an_app_that_is_up_takes_over_when_a_lease_lapses(database: Database, monkeypatch) -> None:
     monkeypatch.setattr("flowctl.app.TAKE_OVER_SECONDS", 0.02)
-    await left_behind(shared, Lease("another-host:1:x", now_ms() + 400))
-    app, workflow = app_on(shared)
+    await left_behind(database, Lease("another-host:1:x", now_ms() + 400))
+    app, workflow = app_on(database)
     await app.start()
     assert calls == []
     assert (await ended(workflow)).status == "success"
     await app.stop()
 
 
-async def test_of_several_that_take_over_at_once_one_does(shared: Database) -> None:
-    await left_behind(shared, Lease("another-host:1:x", 1))
-    apps = [app_on(shared) for _ in range(4)]
+async def test_of_several_that_take_over_at_once_one_does(database: Database) -> None:
+    await left_behind(database, Lease("another-host:1:x", 1))
+    apps = [app_on(database) for _ in range(4)]
     await asyncio.gather(*(take_over(app) for app, _ in apps))
     assert (await ended(apps[0][1])).leg == 2
     assert len(calls) == 1
@@ -78,10 +78,12 @@ async def test_of_several_that_take_over_at_once_one_does(shared: Database) -> N
         await app.stop()
 
 
-async def test_a_run_that_sleeps_is_waiting_whoever_goes_on_with_it(shared: Database) -> None:
+async def test_a_run_that_sleeps_is_waiting_whoever_goes_on_with_it(database: Database, monkeypatch) -> None:
+    monkeypatch.setattr("flowctl.app.STOP_GRACE_SECONDS", 0)
+
     def asleep() -> tuple[App, Any]:
         workflow = create_workflow(id="w").then(work).sleep(3600_000).commit()
-        return App(workflows=[workflow], storage=shared.storage(), engine="local"), workflow
+        return App(workflows=[workflow], storage=database.storage(), engine="local"), workflow
 
     async def waiting(leg: int) -> str:
         async for _, event in app.feed.follow(app.storage, "w", "r"):
@@ -111,7 +113,7 @@ def test_a_process_with_the_same_number_as_this_one_was_another() -> None:
     assert not local.is_lost(f"another-host:{os.getpid()}:another")
 
 
-async def test_a_held_up_event_loop_keeps_its_leases(shared: Database, monkeypatch) -> None:
+async def test_a_held_up_event_loop_keeps_its_leases(database: Database, monkeypatch) -> None:
     monkeypatch.setattr(local, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(local, "LEASE_MS", 400)
     held: list[Any] = []
@@ -122,7 +124,7 @@ async def test_a_held_up_event_loop_keeps_its_leases(shared: Database, monkeypat
         time.sleep(1)  # noqa: ASYNC251 - what users should not do
         held.extend(await storage.active_local_runs(now_ms()))
 
-    workflow, storage = create_workflow(id="w").then(blocking), shared.storage()
+    workflow, storage = create_workflow(id="w").then(blocking), database.storage()
     app = App(workflows=[workflow], storage=storage, engine="local")
     await (await workflow.create_run()).start()
     assert [pointer.lease_owner for pointer in held] == [app.local_runner.owner]

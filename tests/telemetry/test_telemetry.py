@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from flowctl import App, SQLiteStorage, create_step, create_workflow, telemetry
+from flowctl import App, MemoryStorage, create_step, create_workflow, telemetry
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ async def test_a_canceled_run_of_this_process_has_a_span_too(spans) -> None:
         await ctx.abort_signal.wait()
 
     workflow = create_workflow(id="slow").then(create_step(id="wait", execute=wait)).commit()
-    app = App(workflows=[workflow], storage=SQLiteStorage(":memory:"))
+    app = App(workflows=[workflow], storage=MemoryStorage())
     run = await workflow.create_run()
     await run.start_async({})
     await asyncio.wait_for(begun.wait(), 20)
@@ -183,7 +183,7 @@ async def test_steps_legs_and_waits_are_measured_without_any_tracing(register, m
 
 async def test_runs_that_wait_are_counted(measured) -> None:
     workflow = create_workflow(id="talk").then(create_step(id="ask", execute=ask)).commit()
-    app = App(workflows=[workflow], storage=SQLiteStorage(":memory:"))
+    app = App(workflows=[workflow], storage=MemoryStorage())
     await (await workflow.create_run()).start({})
     await workflow.create_run()
     await app.start()

@@ -11,7 +11,7 @@ from typing import Any
 import inngest
 import pytest
 
-from flowctl import App, SQLiteStorage, StepContext, ValidationError, clone_step, create_workflow, init, step
+from flowctl import App, MemoryStorage, StepContext, ValidationError, clone_step, create_workflow, init, step
 from flowctl.testing import TestApp, TestClock, run_workflow
 
 DAY = 24 * 3_600_000
@@ -35,7 +35,7 @@ async def test_wrong_input_is_refused() -> None:
 async def test_a_workflow_of_an_app_and_of_a_client_stays_there() -> None:
     client = inngest.Inngest(app_id="theirs", is_production=False)
     workflow = init(client).create_workflow(id="w").then(one)
-    app = App(workflows=[workflow], storage=SQLiteStorage(":memory:"))
+    app = App(workflows=[workflow], storage=MemoryStorage())
     results = await asyncio.gather(*(run_workflow(workflow, n) for n in range(5)))
     assert [r.raw_result for r in results] == [1, 2, 3, 4, 5]
     async with TestApp(app, engine="inngest") as test:
@@ -114,7 +114,7 @@ async def test_an_apps_own_functions_run_on_the_tests_engine() -> None:
     async def hear(ctx: inngest.Context) -> None:
         await seen.put(ctx.event.data["what"])
 
-    app = App(functions=[hear], inngest=client, storage=SQLiteStorage(":memory:"))
+    app = App(functions=[hear], inngest=client, storage=MemoryStorage())
     async with TestApp(app, engine="inngest") as test:
         assert test.inngest is not None
         await test.inngest.send(inngest.Event(name="said", data={"what": "hello"}))

@@ -10,9 +10,9 @@ import pytest
 
 from flowctl import (
     App,
+    MemoryStorage,
     NonRetriableError,
     NotSuspendedError,
-    SQLiteStorage,
     ValidationError,
     clone_workflow,
     create_workflow,
@@ -71,7 +71,7 @@ def test_a_clone_runs_on_the_engine_of_its_original() -> None:
     client = inngest.Inngest(app_id="mine", is_production=False)
     original = init(client).create_workflow(id="w").then(Ran().step("a")).commit()
     clone = clone_workflow(original, id="clone")
-    app = App(workflows=[original, clone], storage=SQLiteStorage(":memory:"))
+    app = App(workflows=[original, clone], storage=MemoryStorage())
     assert (clone.client, app.engine_for(clone)) == (client, "inngest")
     assert {"workflow.w", "workflow.clone"} <= {function.local_id for function in app.inngest_functions()}
 
@@ -186,7 +186,7 @@ async def test_an_engine_url_that_ends_with_a_slash_works() -> None:
             app_id="slash", is_production=False, api_base_url=url, event_api_base_url=url
         )
         workflow = create_workflow(id="w").then(Ran().step("a")).sleep(1).commit()
-        app = App(workflows=[workflow], inngest=client, storage=SQLiteStorage(":memory:"))
+        app = App(workflows=[workflow], inngest=client, storage=MemoryStorage())
         async with listening(serve(app)) as served:
             answer = await engine.transport.request("PUT", f"{served}/api/inngest", headers={})
             assert (answer.status, (await start(workflow, 4)).raw_result) == (200, 4)

@@ -1,6 +1,7 @@
 """What flowctl needs of a database: one protocol, each verb one transaction.
 
-Implemented by `storage.sql` for SQLite and PostgreSQL; called by `run`, `runners` and `app`.
+Implemented by `storage.sql` for SQLite and PostgreSQL, and by `storage.memory`; called by `run`,
+`runners` and `app`.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def _condition(workflow_id: str | None, filters: RunFilters) -> tuple[str, tuple
         "workflow_id = ?": workflow_id,
         "shown_status = ?": filters.get("status"),
         "resource_id = ?": filters.get("resource_id"),
-        "created_at >= ?": _millis(filters.get("from_date")),
-        "created_at <= ?": _millis(filters.get("to_date")),
+        "created_at >= ?": millis(filters.get("from_date")),
+        "created_at <= ?": millis(filters.get("to_date")),
     }
     terms = {term: value for term, value in wanted.items() if value is not None}
     return " AND ".join(terms) or "1 = 1", tuple(terms.values())
@@ -99,5 +99,6 @@ def _records_of(db: Database, runs: Sequence[tuple[str, str]]) -> dict[tuple[str
     return found
 
 
-def _millis(date: datetime | None) -> int | None:
+def millis(date: datetime | None) -> int | None:
+    """A moment in epoch milliseconds."""
     return None if date is None else int(date.timestamp() * 1000)

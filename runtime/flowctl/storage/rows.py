@@ -1,20 +1,62 @@
-"""What rows of runs and records mean: objects to work with, or JSON to show. Called by `storage.sql`."""
+"""What rows of runs and records hold, and what they mean: objects to work with, or JSON to show.
+
+Called by `storage.sql`, and by `storage.memory` for whoever reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from flowctl.snapshot import RunError, Snapshot, StepResult
+from flowctl.events import WorkflowEvent
+from flowctl.snapshot import RunError, Snapshot, StepResult, is_own_step
 from flowctl.stored_run import StoredRun
 
 Row = Sequence[Any]
 """workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header."""
 Record = tuple[str, str | None]
 """A record's key, and its JSON; None or null where it was forgotten."""
+_UNCHANGING = ("context", "serializedStepGraph")
+
+
+def base_of(snapshot: Snapshot) -> str:
+    """What stays as it is during a leg, as JSON."""
+    shown = snapshot.header_json(stack=True)
+    return dump({name: shown[name] for name in _UNCHANGING})
+
+
+def header_of(snapshot: Snapshot) -> str:
+    """What each commit writes, as JSON."""
+    shown = snapshot.header_json(stack=True)
+    return dump({name: value for name, value in shown.items() if name not in _UNCHANGING})
+
+
+def body_of(record: StepResult) -> str:
+    """A record as JSON, with the traceback that its error may have."""
+    return dump(record.to_json(stack=True))
+
+
+def event_from(body: str) -> WorkflowEvent:
+    """An event of its JSON."""
+    return WorkflowEvent.from_json(orjson.loads(body))
+
+
+def snapshot_from(given: Mapping[str, Any] | Snapshot, run_id: str) -> Snapshot:
+    """A snapshot, which may be given as its JSON form."""
+    return given if isinstance(given, Snapshot) else Snapshot.from_json({"runId": run_id, **given})
+
+
+def dump(value: Any) -> str:
+    """JSON data as text."""
+    return orjson.dumps(value).decode()
+
+
+def dump_or_none(value: Any) -> str | None:
+    """JSON data as text, or None for none."""
+    return None if value is None else dump(value)
 
 
 def stored_run(row: Row, records: Sequence[Record], *, whole: bool = True) -> StoredRun:
@@ -53,7 +95,9 @@ def listed_run(row: Row, records: Sequence[Record]) -> dict[str, Any]:
     if shown is not None:
         return orjson.loads(shown)
     snapshot = {**orjson.loads(base or "{}"), **orjson.loads(header), "runId": run_id, "status": status}
-    snapshot["context"] |= {key: _shown(body) for key, body in records if body not in {None, "null"}}
+    given = {key: value for key, value in snapshot["context"].items() if value is not None}
+    snapshot["context"] = given | {key: _shown(b) for key, b in records if b not in {None, "null"}}
+    snapshot["activeStepsPath"] = {key: snapshot["activePaths"] for key, body in records if _runs(key, body)}
     if "error" in snapshot:
         snapshot["error"] = RunError.from_json(snapshot["error"]).to_json()
     return {
@@ -64,6 +108,11 @@ def listed_run(row: Row, records: Sequence[Record]) -> dict[str, Any]:
         "createdAt": _iso(created_at),
         "updatedAt": _iso(updated_at),
     }
+
+
+def _runs(key: str, body: str | None) -> bool:
+    """Whether it is the record of a step of the workflow's own that is running."""
+    return body is not None and body.startswith('{"status":"running"') and is_own_step(key)
 
 
 def _shown(body: str | None) -> Any:

@@ -20,13 +20,24 @@ from flowctl.storage import statements as sql
 from flowctl.storage.base import Acting, Claim, Commit, Dispatch, RunFilters, RunPointer, Turn
 from flowctl.storage.database import Database
 from flowctl.storage.lists import Window
-from flowctl.storage.rows import Row, listed_run, shown_run, stored_run
+from flowctl.storage.rows import (
+    Row,
+    base_of,
+    body_of,
+    dump,
+    dump_or_none,
+    event_from,
+    header_of,
+    listed_run,
+    shown_run,
+    snapshot_from,
+    stored_run,
+)
 from flowctl.storage.shown import settle_shown, shown_as_it_stands
 from flowctl.stored_run import StoredRun, StoredRuns
 
 T = TypeVar("T")
 NEWEST = 2**31 - 1
-_UNCHANGING = ("context", "serializedStepGraph")
 
 
 class SQLStorage(ABC):
@@ -66,8 +77,8 @@ class SQLStorage(ABC):
                 snapshot.status,
                 now,
                 now,
-                _base(snapshot),
-                _header(snapshot),
+                base_of(snapshot),
+                header_of(snapshot),
                 int(not is_shown),
             )
             db.execute(sql.INSERT_RUN, row)
@@ -90,8 +101,8 @@ class SQLStorage(ABC):
                 (
                     claim.snapshot.status,
                     claim.now,
-                    _base(claim.snapshot),
-                    _header(claim.snapshot),
+                    base_of(claim.snapshot),
+                    header_of(claim.snapshot),
                     *holder,
                     claim.snapshot.status if claim.is_shown else None,
                     *run,
@@ -106,7 +117,7 @@ class SQLStorage(ABC):
             if claim.records is not None:
                 _replace_records(db, run, claim.records, leg=leg - 1)
             if claim.dispatch is not None:
-                db.execute(sql.PUT_DISPATCH, (*run, leg, _dump(claim.dispatch)))
+                db.execute(sql.PUT_DISPATCH, (*run, leg, dump(claim.dispatch)))
             return leg
 
         return await self._transact(work, is_short=claim.records is None and claim.is_shown)
@@ -116,14 +127,14 @@ class SQLStorage(ABC):
         run, leg = (commit.workflow_id, commit.run_id), commit.leg
         change = _header_change(commit)
         records = [
-            (*run, key, _dump(write.record.to_json(stack=True)), leg, write.op, _dump_or_none(write.memo))
+            (*run, key, body_of(write.record), leg, write.op, dump_or_none(write.memo))
             for key, write in commit.records.items()
             if write is not None
         ]
         forgotten = [
             (leg, leg, *run, len(key), key) for key, write in commit.records.items() if write is None
         ]
-        events = [(*run, f"{leg}:{key}", _dump(event.to_json())) for key, event in commit.events]
+        events = [(*run, f"{leg}:{key}", dump(event.to_json())) for key, event in commit.events]
 
         def work(db: Database) -> bool:
             before = None if commit.is_shown else shown_as_it_stands(db, run)
@@ -159,7 +170,7 @@ class SQLStorage(ABC):
         def work(db: Database) -> bool:
             if db.execute(sql.CANCEL_RUN, (now, workflow_id, run_id)).rowcount == 0:
                 return False
-            db.execute(sql.PUT_EVENT, (workflow_id, run_id, "canceled", _dump(event.to_json())))
+            db.execute(sql.PUT_EVENT, (workflow_id, run_id, "canceled", dump(event.to_json())))
             return True
 
         return await self._transact(work)
@@ -168,13 +179,11 @@ class SQLStorage(ABC):
         self, workflow_id: str, run_id: str, snapshot: Mapping[str, Any] | Snapshot
     ) -> None:
         """See Storage."""
-        given = (
-            snapshot if isinstance(snapshot, Snapshot) else Snapshot.from_json({"runId": run_id, **snapshot})
-        )
+        given = snapshot_from(snapshot, run_id)
         now, run = given.timestamp or now_ms(), (workflow_id, run_id)
 
         def work(db: Database) -> None:
-            shown = (_base(given), _header(given))
+            shown = (base_of(given), header_of(given))
             db.execute(sql.INSERT_RUN, (*run, None, given.status, given.status, now, now, *shown, 0))
             db.execute(sql.REPLACE_HEADER, (given.status, now, *shown, given.status, *run))
             _replace_records(db, run, given.records, leg=0)
@@ -270,7 +279,7 @@ class SQLStorage(ABC):
 
         def work(db: Database) -> list[tuple[int, WorkflowEvent]]:
             rows = db.execute(sql.READ_EVENTS, (workflow_id, run_id, after)).fetchall()
-            return [(seq, WorkflowEvent.from_json(orjson.loads(body))) for seq, body in rows]
+            return [(seq, event_from(body)) for seq, body in rows]
 
         return await self._transact(work, writes=False)
 
@@ -333,9 +342,7 @@ def _replace_records(
     db: Database, run: tuple[str, str], records: Mapping[str, StepResult], *, leg: int
 ) -> None:
     db.execute(sql.DELETE_RECORDS, run)
-    rows = [
-        (*run, key, _dump(record.to_json(stack=True)), leg, None, None) for key, record in records.items()
-    ]
+    rows = [(*run, key, body_of(record), leg, None, None) for key, record in records.items()]
     if rows:
         db.executemany(sql.PUT_RECORD, rows)
 
@@ -348,10 +355,10 @@ def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
     run, leg, now, given = (commit.workflow_id, commit.run_id), commit.leg, commit.now, commit.snapshot
     shown_status = given.status if commit.is_shown else None
     if isinstance(given, Snapshot):
-        row = (given.status, now, _header(given), shown_status, *run, leg)
+        row = (given.status, now, header_of(given), shown_status, *run, leg)
         return lambda db: db.execute(sql.UPDATE_RUN, row).fetchone()
     touch = (given.status, now, shown_status, *run, leg, given.key)
-    kept = (leg, leg, given.op, _dump(given.memo), *run, given.key)
+    kept = (leg, leg, given.op, dump(given.memo), *run, given.key)
 
     def keep(db: Database) -> Row | None:
         touched = db.execute(sql.TOUCH_RUN, touch).fetchone()
@@ -360,23 +367,3 @@ def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
         return touched
 
     return keep
-
-
-def _base(snapshot: Snapshot) -> str:
-    """What stays as it is during a leg."""
-    shown = snapshot.header_json(stack=True)
-    return _dump({name: shown[name] for name in _UNCHANGING})
-
-
-def _header(snapshot: Snapshot) -> str:
-    """What each commit writes."""
-    shown = snapshot.header_json(stack=True)
-    return _dump({name: value for name, value in shown.items() if name not in _UNCHANGING})
-
-
-def _dump(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _dump_or_none(value: Any) -> str | None:
-    return None if value is None else _dump(value)
