@@ -15,6 +15,8 @@ from flowctl.engine import Engine, EngineConfig
 from flowctl.testing import TestApp
 from tests.server.conftest import Counter, increment, make_app
 
+KEY, OLD_KEY = "signkey-prod-00ff", "signkey-prod-00aa"
+
 
 @asynccontextmanager
 async def on_inngest():
@@ -86,13 +88,15 @@ async def test_a_function_that_there_is_not_is_a_404_that_lists_those_there_are(
     assert "greet, workflow.counter" in answer.json()["error"]
 
 
-async def test_a_function_is_invoked_on_an_engine_with_keys(serve_app) -> None:
-    seen, key = asyncio.Queue[Any](), "signkey-prod-00ff"
-    async with Engine(EngineConfig(port=0, event_keys=("evt",), signing_keys=(key,))) as engine:
+@pytest.mark.parametrize("engines_key", [KEY, OLD_KEY])
+async def test_a_function_is_invoked_on_an_engine_with_keys(serve_app, monkeypatch, engines_key) -> None:
+    monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", OLD_KEY)
+    seen = asyncio.Queue[Any]()
+    async with Engine(EngineConfig(port=0, event_keys=("evt",), signing_keys=(engines_key,))) as engine:
         client = inngest.Inngest(
             app_id="mine",
             is_production=True,
-            signing_key=key,
+            signing_key=KEY,
             event_key="evt",
             api_base_url=engine.url,
             event_api_base_url=engine.url,

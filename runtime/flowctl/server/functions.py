@@ -6,19 +6,20 @@ Called by `api`; calls the engine that the app's client points to.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import inngest
+import orjson
 from starlette.responses import Response
 
 from flowctl.errors import EngineError, NotFoundError
+from flowctl.runners.engine_api import EngineApi
 from flowctl.server import models
 from flowctl.server.models import Body, Query
 from flowctl.server.operations import Call, Operation, json_response, operation
 
-ENGINE_SECONDS = 10.0
 CLOUD = "https://api.inngest.com"
 
 
@@ -86,21 +87,18 @@ def _client(call: Call[Any, Any]) -> inngest.Inngest:
 async def _invoked(client: inngest.Inngest, function: inngest.Function[Any], data: Mapping[str, Any]) -> str:
     """The run's id from Inngest Cloud or a self-hosted server, the event's from a dev server."""
     if client.is_production:
-        app, id = quote(client.app_id, safe=""), quote(function.local_id, safe="")
         version = "/v2" if client.api_origin.rstrip("/") == CLOUD else "/api/v2"
-        path, headers = f"{version}/apps/{app}/functions/{id}/invoke", _bearer(client)
+        app, id = quote(client.app_id, safe=""), quote(function.local_id, safe="")
+        path = f"{version}/apps/{app}/functions/{id}/invoke"
     else:
-        path, headers = f"/invoke/{quote(function.id, safe='')}", {}
-    url = client.api_origin.rstrip("/") + path
-    async with httpx.AsyncClient(timeout=ENGINE_SECONDS) as http:
-        try:
-            answer = (
-                (await http.post(url, json={"data": dict(data)}, headers=headers)).raise_for_status().json()
-            )
-        except (httpx.HTTPError, ValueError) as err:
-            raise EngineError(f"Inngest did not take the invocation at {url}: {err}") from err
-    return str(answer.get("id") or answer["data"]["runId"])
-
-
-def _bearer(client: inngest.Inngest) -> dict[str, str]:
-    return {"authorization": f"Bearer {client.signing_key}"} if client.signing_key else {}
+        path = f"/invoke/{quote(function.id, safe='')}"
+    api = EngineApi(client)
+    try:
+        answer = await api.call("POST", path, {"data": dict(data)})
+    finally:
+        await api.close()
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        reason = answer.body.decode(errors="replace")
+        raise EngineError(f"Inngest at {client.api_origin} did not take the invocation: {reason}")
+    taken = orjson.loads(answer.body)
+    return str(taken.get("id") or taken["data"]["runId"])
