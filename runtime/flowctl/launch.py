@@ -57,9 +57,9 @@ async def launch(
         raise await _refusal(run, expected)
     if engine == "local":
         here = app.local_runner.launch(run.workflow, leg, number=number, resource_id=run.resource_id)
-        return LegEnd(run, seen, here=here)
+        return LegEnd(run, seen, number, here=here)
     await app.inngest_runner.deliver(Dispatch(run.workflow_id, run.run_id, number, claim.dispatch or {}))
-    return LegEnd(run, seen)
+    return LegEnd(run, seen, number)
 
 
 async def _refusal(run: Run[Any], expected: frozenset[RunStatus]) -> AlreadyClaimedError | StillRunningError:

@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 
 from flowctl.events import CANCELED, FINISH, WorkflowEvent
 from flowctl.result import RunResult
-from flowctl.snapshot import TERMINAL, RunStatus
+from flowctl.snapshot import ACTIVE, TERMINAL, RunStatus
 
 if TYPE_CHECKING:
     from flowctl.run import Run
@@ -24,10 +24,10 @@ _HIDDEN = frozenset({"workflow-step-finish"})
 
 
 class LegEnd:
-    """The end of a leg: awaited where it is driven `here`, else through the run's events after this one."""
+    """The end of leg `number`: awaited where it is driven `here`, else told by the run's later events."""
 
-    def __init__(self, run: Run[Any], after: int, *, here: LocalLeg | None = None) -> None:
-        self._run, self._after, self._here = run, after, here
+    def __init__(self, run: Run[Any], after: int, number: int, *, here: LocalLeg | None = None) -> None:
+        self._run, self._after, self._number, self._here = run, after, number, here
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._seen().__await__()
@@ -39,11 +39,19 @@ class LegEnd:
             if left_after is None:
                 return
             self._after = left_after
-        async for _, event in run.app.feed.follow(
-            run.app.storage, run.workflow_id, run.run_id, after=self._after
-        ):
-            if event.type in {FINISH, CANCELED}:
-                return
+        with run.app.feed.joined(run.workflow_id, run.run_id) as waiter:
+            while not await self._has_ended():
+                await waiter.wait()
+
+    async def _has_ended(self) -> bool:
+        """Events are read only when the run rests or has another leg: this one may have ended in between."""
+        run, storage = (self._run.workflow_id, self._run.run_id), self._run.app.storage
+        status, number = await storage.get_status(*run) or ("deleted", self._number)
+        if status in ACTIVE and number == self._number:
+            return False
+        events = await storage.read_events(*run, after=self._after)
+        self._after, self._number = events[-1][0] if events else self._after, number
+        return status == "deleted" or any(event.type in {FINISH, CANCELED} for _, event in events)
 
 
 async def last_event(run: Run[Any]) -> int:

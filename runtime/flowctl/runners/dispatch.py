@@ -75,7 +75,7 @@ class InngestRunner:
             id=f"{dispatch.workflow_id}:{dispatch.run_id}:{dispatch.leg}",
             data={**dispatch.body, "leg": dispatch.leg},
         )
-        await _send(bound.client, event)
+        await _send(bound.api, event)
         await self.app.storage.delivered(dispatch)
 
     async def deliver_stored(self) -> None:
@@ -134,7 +134,7 @@ class InngestRunner:
         publisher.put(run_canceled(run_id))
         try:
             for event in _cancellations(workflow, run_id):
-                await _send(bound.client, event)
+                await _send(bound.api, event)
             if _ENGINE_RUN_ID.fullmatch(run_id):
                 await _delete_run(bound.api, run_id)
         except EngineError as err:
@@ -157,19 +157,19 @@ def _nested(workflow: Workflow[Any, Any]) -> Iterator[Workflow[Any, Any]]:
         yield from _nested(nested)
 
 
-async def _send(client: inngest.Inngest, event: inngest.Event) -> None:
+async def _send(api: EngineApi, event: inngest.Event) -> None:
     failure: Exception | None = None
     for attempt in range(TRIES):
         if attempt:
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
         try:
-            await client.send(event)
+            await api.send(event)
         except Exception as err:  # noqa: BLE001 - the client raises several kinds; all mean "not sent"
             failure = err
         else:
             return
     raise EngineError(
-        f"Inngest did not take the event {event.name!r} at {client.event_api_origin}: {failure}. "
+        f"Inngest did not take the event {event.name!r} at {api.client.event_api_origin}: {failure}. "
         "Is the engine running? `flowctl dev` starts one."
     )
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin
+from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 30.0
 UNKNOWN_FOR_SECONDS = 300.0
 JSON, LINES = "application/json", "application/x-ndjson"
+_NO_EVENT_KEY = "NO_EVENT_KEY"
 _PREFIX = re.compile(r"signkey-\w+-")
 
 
@@ -108,6 +109,24 @@ class EngineApi:
             answer = await self._call(method, path, content, params, kind)
         return answer
 
+    async def send(self, event: inngest.Event) -> None:
+        """Send an event; raises EngineError, or what the client raises.
+
+        A client with middleware sends by itself, since that may change events; so does one that needs TLS.
+        """
+        client = self.client
+        if client.middleware or client.event_api_origin.startswith("https:"):
+            await client.send(event)
+            return
+        if client.event_key is None and client.is_production:
+            raise EngineError("there is no event key: set INNGEST_EVENT_KEY")
+        url = f"{client.event_api_origin.rstrip('/')}/e/{client.event_key or _NO_EVENT_KEY}"
+        sent = {"name": event.name, "data": event.data} | ({"id": event.id} if event.id else {})
+        headers = {"content-type": JSON} | ({"x-inngest-env": client.env} if client.env else {})
+        answer = await self._answer("POST", url, headers, orjson.dumps([sent]))
+        if answer.status >= 300:
+            raise EngineError(f"it answered {answer.status}: {answer.body.decode(errors='replace')[:200]}")
+
     async def close(self) -> None:
         """Close the connections of this event loop, and make no others until `is_open` is set again."""
         self.is_open = False
@@ -118,13 +137,16 @@ class EngineApi:
     async def _call(
         self, method: str, path: str, content: bytes, params: Mapping[str, str] | None, kind: str
     ) -> Answer:
+        query = f"?{urlencode(params)}" if params else ""
+        url = f"{self.client.api_origin.rstrip('/')}{path}{query}"
+        return await self._answer(method, url, self._headers(kind), content)
+
+    async def _answer(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Answer:
         if not self.is_open:
             raise EngineError("The app has been stopped: it calls the engine no more.")
-        loop, query = asyncio.get_running_loop(), f"?{urlencode(params)}" if params else ""
-        url = urljoin(self.client.api_origin, path) + query
+        connections = self._connections.setdefault(asyncio.get_running_loop(), _Connections())
         try:
-            connections = self._connections.setdefault(loop, _Connections())
-            return await connections.request(method, url, self._headers(kind), content)
+            return await connections.request(method, url, headers, content)
         except (OSError, httpx.HTTPError) as err:
             raise EngineError(f"Inngest at {self.client.api_origin} could not be reached: {err!r}") from err
 

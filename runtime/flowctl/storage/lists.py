@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flowctl.storage.database import Database
     from flowctl.storage.rows import Record, Row
 
-NO_LIMIT = 2**62
+
 RUNS_AT_ONCE = 500
 
 
@@ -51,7 +51,7 @@ class Found:
 def find(db: Database, workflow_id: str | None, filters: RunFilters, window: Window) -> Found:
     """Runs as they are shown, newest first."""
     where, values = _condition(workflow_id, filters)
-    limit = NO_LIMIT if window.limit is None else window.limit
+    limit = sql.ALL if window.limit is None else window.limit
     rows = db.execute(sql.LIST_RUNS.format(where=where), (*values, limit, window.offset)).fetchall()
     records = _records_of(db, [(row[0], row[1]) for row in rows])
     total = _known_total(window, len(rows))

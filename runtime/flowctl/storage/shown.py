@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def shown_as_it_stands(db: Database, run: tuple[str, str]) -> StoredRun | None:
     """The run, if that is what is shown; nobody else changes it until the transaction ends."""
     row = db.execute(sql.LOCK_IF_SHOWN_AS_IT_STANDS, run).fetchone()
-    return None if row is None else stored_run(row, db.execute(sql.READ_RECORDS, run).fetchall())
+    return None if row is None else stored_run(row, db.execute(sql.READ_RECORDS, (*run, sql.ALL)).fetchall())
 
 
 def settle_shown(

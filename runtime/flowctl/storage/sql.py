@@ -5,6 +5,7 @@ A database fills one hole: `_transact`, which runs a piece of work in a transact
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
@@ -38,6 +39,11 @@ from flowctl.stored_run import StoredRun, StoredRuns
 
 T = TypeVar("T")
 NEWEST = 2**31 - 1
+FEW = 100
+
+
+class _LongerError(Exception):
+    """There are more rows than were asked for."""
 
 
 class SQLStorage(ABC):
@@ -51,6 +57,14 @@ class SQLStorage(ABC):
 
         What `is_short` may hold up an event loop, unless it has to wait for another transaction.
         """
+
+    async def _read(self, work: Callable[[Database, int], T]) -> T:
+        """Read a few rows at once; where there are more than that, all of them, as something longer."""
+        await asyncio.sleep(0)  # whoever reads in a loop until something has happened must let it happen
+        try:
+            return await self._transact(lambda db: work(db, FEW), writes=False, is_short=True)
+        except _LongerError:
+            return await self._transact(lambda db: work(db, sql.ALL), writes=False)
 
     async def open(self) -> None:
         """See Storage."""
@@ -197,7 +211,7 @@ class SQLStorage(ABC):
 
     async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """See Storage."""
-        return await self._transact(lambda db: _read_run(db, workflow_id, run_id), writes=False)
+        return await self._read(lambda db, limit: _read_run(db, workflow_id, run_id, limit))
 
     async def get_shown_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """See Storage."""
@@ -277,11 +291,11 @@ class SQLStorage(ABC):
     ) -> list[tuple[int, WorkflowEvent]]:
         """See Storage."""
 
-        def work(db: Database) -> list[tuple[int, WorkflowEvent]]:
-            rows = db.execute(sql.READ_EVENTS, (workflow_id, run_id, after)).fetchall()
+        def work(db: Database, limit: int) -> list[tuple[int, WorkflowEvent]]:
+            rows = _whole(db.execute(sql.READ_EVENTS, (workflow_id, run_id, after, limit)).fetchall(), limit)
             return [(seq, event_from(body)) for seq, body in rows]
 
-        return await self._transact(work, writes=False)
+        return await self._read(work)
 
     async def undelivered(self) -> list[Dispatch]:
         """See Storage."""
@@ -331,11 +345,20 @@ class SQLStorage(ABC):
         return await self._transact(work, writes=False)
 
 
-def _read_run(db: Database, workflow_id: str, run_id: str) -> StoredRun | None:
+def _read_run(db: Database, workflow_id: str, run_id: str, limit: int = sql.ALL) -> StoredRun | None:
     row = db.execute(sql.READ_RUN, (workflow_id, run_id)).fetchone()
     if row is None:
         return None
-    return stored_run(row, db.execute(sql.READ_RECORDS, (workflow_id, run_id)).fetchall())
+    return stored_run(
+        row, _whole(db.execute(sql.READ_RECORDS, (workflow_id, run_id, limit)).fetchall(), limit)
+    )
+
+
+def _whole(rows: list[Any], limit: int) -> list[Any]:
+    """Rows of which there are fewer than the limit; raises _LongerError."""
+    if len(rows) >= limit:
+        raise _LongerError
+    return rows
 
 
 def _replace_records(

@@ -69,6 +69,8 @@ MIGRATIONS: tuple[str, ...] = (
     """,
 )
 
+ALL = 2**62  # rows, where a statement has a limit
+
 INSERT_RUN = """
     INSERT INTO runs
     (workflow_id, run_id, resource_id, status, shown_status, created_at, updated_at, base, header, hidden)
@@ -143,7 +145,9 @@ PUT_RECORD = """
     DO UPDATE SET body = excluded.body, leg = excluded.leg, op = excluded.op, memo = excluded.memo,
         earlier = CASE WHEN records.leg < excluded.leg THEN records.body ELSE records.earlier END
 """
-READ_RECORDS = "SELECT key, body FROM records WHERE workflow_id = ? AND run_id = ? ORDER BY rowid"
+READ_RECORDS = """
+    SELECT key, body FROM records WHERE workflow_id = ? AND run_id = ? ORDER BY rowid LIMIT ?
+"""
 READ_EARLIER_RECORDS = """
     SELECT key, CASE WHEN leg < ? THEN body ELSE earlier END FROM records
     WHERE workflow_id = ? AND run_id = ? ORDER BY rowid
@@ -163,7 +167,9 @@ PUT_INSIDE = """
     WHERE workflow_id = ? AND run_id = ? AND key = ?
 """
 PUT_EVENT = "INSERT INTO events (workflow_id, run_id, key, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-READ_EVENTS = "SELECT seq, body FROM events WHERE workflow_id = ? AND run_id = ? AND seq > ? ORDER BY seq"
+READ_EVENTS = """
+    SELECT seq, body FROM events WHERE workflow_id = ? AND run_id = ? AND seq > ? ORDER BY seq LIMIT ?
+"""
 DELETE_EVENTS = "DELETE FROM events WHERE workflow_id = ? AND run_id = ?"
 PUT_DISPATCH = """
     INSERT INTO outbox (workflow_id, run_id, leg, body) VALUES (?, ?, ?, ?)
