@@ -29,10 +29,17 @@ def of_another_program(path: Path) -> None:
         db.execute("PRAGMA user_version = 3")
 
 
+def of_a_newer_version(path: Path) -> None:
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 999")
+
+
 UNUSABLE = {
     "no database": (lambda path: path.write_bytes(b"no database" * 1000), "file is not a database"),
     "cut off": (lambda path: (Store(path).close(), path.write_bytes(path.read_bytes()[:5000])), "malformed"),
     "another program's": (of_another_program, "it is another program's (its tables: records)"),
+    "of a newer version": (of_a_newer_version, "version 999"),
     "a folder": (lambda path: path.mkdir(), "unable to open database file"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sqlite3
 import sys
 from typing import Any
@@ -12,7 +13,11 @@ import httpx
 import inngest
 import orjson
 import pytest
-from engine_world import until
+from engine_world import served, until
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from test_durability import engine_process, free_port
 
 from flowctl.engine import Engine, EngineConfig
@@ -100,6 +105,41 @@ async def test_an_engine_that_is_told_to_stop_lets_calls_in_flight_end(world):
     await asyncio.wait_for(draining, 10)
     [(run_id, taken)] = world.engine._store.db.execute("SELECT run_id, taken FROM jobs").fetchall()
     assert (ended, taken) == ([run_id], 0)
+
+
+async def test_an_engine_that_is_stopped_takes_nothing_new_and_the_next_one_goes_on_with_it(tmp_path):
+    called, may_end, port = list[str](), asyncio.Event(), free_port()
+
+    async def answer(request: Request) -> JSONResponse:
+        called.append(orjson.loads(await request.body())["event"]["data"]["name"])
+        await may_end.wait()
+        return JSONResponse("done")
+
+    async def ended() -> Any:
+        runs = (await http.get("/v1/runs")).json()["data"]
+        return [run["status"] for run in runs] == ["Completed"] * 2
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/fn"
+    base, db = f"http://127.0.0.1:{port}", tmp_path / "engine.db"
+    asgi = Starlette(routes=[Route("/fn", answer, methods=["POST"])])
+    async with served(asgi, listener), httpx.AsyncClient(base_url=base) as http:
+        async with engine_process(port, db, "--drain", "600") as process:
+            await http.post("/fn/register", json=registration(url))
+            await http.post("/e/k", json={"name": "u/f", "data": {"name": "first"}})
+            await until(lambda: asyncio.sleep(0, called), "the call")
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout is not None
+            assert b"calls in flight" in await asyncio.wait_for(process.stdout.readline(), 10)
+            sent = await http.post("/e/k", json={"name": "u/f", "data": {"name": "second"}})
+            assert (sent.status_code, called) == (200, ["first"])
+            may_end.set()
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert called == ["first"]
+        async with engine_process(port, db):
+            await until(ended, "the end of both runs")
+    assert called == ["first", "second"]
 
 
 async def test_a_second_signal_ends_an_engine_that_waits_for_calls(tmp_path):

@@ -67,6 +67,8 @@ async def _serve(engine: Engine) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
     async with engine:
+        for warning in engine.config.warnings:
+            print(f"Warning: {warning}", file=sys.stderr, flush=True)  # noqa: T201 - its console
         print(f"flowctl engine ready on {engine.url}", flush=True)  # noqa: T201 - its console
         await stop.wait()
         if engine.calls_in_flight and engine.config.drain_seconds:

@@ -58,6 +58,21 @@ class EngineConfig:
         """Milliseconds between tries."""
         return BACKOFF_MS if self.retry_seconds is None else (round(self.retry_seconds * 1000),)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it listens to its own machine alone."""
+        return self.host in LOOPBACK
+
+    @property
+    def warnings(self) -> list[str]:
+        """What strangers may do as it is configured."""
+        open_to = "whoever reaches this machine" if not self.is_local else "every program of this machine"
+        if self.signing_keys and not self.event_keys:
+            return [f"without --event-key {open_to} may send events."]
+        if not self.is_local and not self.signing_keys:
+            return [f"without --signing-key {open_to} may see, begin and cancel runs."]
+        return []
+
 
 class PortInUseError(OSError):
     """Another program listens on the engine's port."""
@@ -98,7 +113,7 @@ class Engine:
             Api(ledger, apps, keys, tokens, self.clock, self.config.studio_url),
             Syncs(apps, keys, self.transport),
         )
-        local_only = self.config.host in LOOPBACK and not keys.signs
+        local_only = self.config.is_local and not keys.signs
         self._server = _server(create_api(api, local_only=local_only))
         self._tasks = [
             asyncio.create_task(self._server.serve([self._listener])),
