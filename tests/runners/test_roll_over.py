@@ -181,3 +181,50 @@ async def test_an_input_that_is_too_large_for_an_event_is_left_in_storage():
         big = "x" * 200_000
         assert (await served.start("w", big)).result == big
         assert max(len(str(event)) for event in served.front.events) < 10_000
+
+
+def refuses_checkpoints(served: Served) -> None:
+    served.front.refuse = lambda path: 404 if "checkpoint" in path else None
+
+
+def longest(served: Served) -> int:
+    """The most steps that one function run has had."""
+    query = "SELECT max(steps) FROM (SELECT count(*) AS steps FROM steps GROUP BY run_id)"
+    return served.engine._store.db.execute(query).fetchone()[0]
+
+
+async def test_without_checkpoints_a_long_list_goes_on_leg_after_leg_and_runs_each_step_once():
+    chain = create_workflow(id="chain").then(step("a", plus_one)).then(step("b", plus_one)).commit()
+    workflow = create_workflow(id="w").foreach(chain, concurrency=4).then(step("end")).commit()
+    async with on_engine(workflows=[workflow], leg_limits=LegLimits(steps=15)) as served:
+        refuses_checkpoints(served)
+        result = await served.start("w", list(range(20)))
+        assert (result.result, max(ran.values())) == ([n + 2 for n in range(20)], 1)
+        assert (legs(served) >= 4, longest(served) <= 15 + 2 * 4) == (True, True)
+
+
+async def test_without_checkpoints_branches_that_sleep_do_not_hold_the_next_leg_up():
+    async def note(ctx: StepContext[Any]) -> Any:
+        ctx.set_state({ctx.workflow_id: ctx.input_data})
+        return ctx.input_data
+
+    naps = create_workflow(id="naps").then(step("before", note)).sleep(1500).then(step("after")).commit()
+    counts = create_workflow(id="counts").then(loop("count", 20)).then(step("counted", note)).commit()
+    workflow = create_workflow(id="w").parallel([naps, counts]).commit()
+    async with on_engine(workflows=[workflow], leg_limits=SHORT) as served:
+        refuses_checkpoints(served)
+        result = await served.start("w", 0)
+        assert (result.result, max(ran.values())) == ({"naps": 0, "counts": 20}, 1)
+        assert (result.state, legs(served) >= 3) == ({"naps": 0, "counts": 20}, True)
+
+
+async def test_without_checkpoints_a_list_ends_with_its_first_failure_in_a_later_leg_too():
+    async def fail_at_nine(ctx: StepContext[Any]) -> Any:
+        if ctx.input_data == 9:
+            raise ValueError("nine")
+
+    workflow = create_workflow(id="w").foreach(step("a", fail_at_nine), concurrency=3).commit()
+    async with on_engine(workflows=[workflow], leg_limits=SHORT) as served:
+        refuses_checkpoints(served)
+        result = await served.start("w", list(range(30)))
+        assert (result.error.message, max(ran.values()), len(ran) < 15) == ("nine", 1, True)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from inngest._internal.server_lib import Opcode
 from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt
 
 from flowctl.runners.at_work import AtWork, Waits
@@ -177,27 +178,57 @@ async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
 async def replayed(thunks: Sequence[Thunk], limit: int, stops: Callable[[Any], bool] | None) -> list[Any]:
     """Replay every branch as far as it has come; leave by the interrupt when one has not ended.
 
-    For requests that run at most one body. A branch interrupts with what it waits for, or is skipped when
-    the request is for another one. Within `limit` of a branch that stops the others, branches may have
-    begun, so those are waited for.
+    For requests that run at most one body. Within `limit` of a branch that stops the others, branches may
+    have begun, so those are waited for.
     """
     values: list[Any] = [None] * len(thunks)
-    horizon, planned, skipped = len(thunks), list[Any](), dict[int, SkipInterrupt]()
+    horizon, left = len(thunks), _Left()
     for index, thunk in enumerate(thunks):
-        if len(planned) >= limit or (index >= horizon and not skipped):
+        if left.places >= limit or (index >= horizon and not left.skipped):
             break
+        if await left.ended(index, thunk, values) and stops is not None and stops(values[index]):
+            horizon = min(horizon, index + limit)
+    left.leave(horizon)
+    return values
+
+
+@dataclass(slots=True)
+class _Left:
+    """What the branches that have not ended left by: they ask for something, or for nothing in this leg.
+
+    Those that a request for one step is not for are skipped.
+    """
+
+    asking: list[ResponseInterrupt] = field(default_factory=list[ResponseInterrupt])
+    spent: int = 0
+    skipped: dict[int, SkipInterrupt] = field(default_factory=dict[int, SkipInterrupt])
+
+    @property
+    def places(self) -> int:
+        """How many branches are under way."""
+        return len(self.asking) + self.spent
+
+    async def ended(self, index: int, thunk: Thunk, values: list[Any]) -> bool:
+        """Whether a branch has, and with which value."""
         try:
             values[index] = await thunk()
         except ResponseInterrupt as interrupt:
-            planned.append(interrupt.responses)
+            self.asking.append(interrupt)
+        except RollOver:
+            self.spent += 1
         except SkipInterrupt as skip:
-            skipped[index] = skip
+            self.skipped[index] = skip
         else:
-            if stops is not None and stops(values[index]):
-                horizon = min(horizon, index + limit)
-    if planned:
-        raise ResponseInterrupt([response for responses in planned for response in responses])
-    for index, skip in skipped.items():
-        if index < horizon:
-            raise skip
-    return values
+            return True
+        return False
+
+    def leave(self, horizon: int) -> None:
+        """Leave the walk unless all have ended: for the next leg, once what is asked for is only sleeps."""
+        asked = [response for interrupt in self.asking for response in interrupt.responses]
+        if self.spent and not self.skipped and all(r.step.op is Opcode.SLEEP for r in asked):
+            raise RollOver
+        if self.asking:
+            raise ResponseInterrupt(asked)
+        for index, skip in self.skipped.items():
+            if index < horizon:
+                raise skip

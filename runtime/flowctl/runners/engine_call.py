@@ -5,9 +5,9 @@ inngest-py gives a function neither; both come through the middleware hook `tran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import inngest
@@ -18,7 +18,11 @@ WHOLE_FUNCTION = "step"
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """One request of the engine. `target` is the one step it is for, when it is for one."""
+    """One request of the engine. `target` is the one step it is for, when it is for one.
+
+    `stack` has the hashed ids of steps in the order in which they ended, `steps` what they came to, where it
+    was sent along.
+    """
 
     run_id: str
     function_id: str
@@ -28,6 +32,8 @@ class EngineCall:
     target: str | None
     runs_at_once: bool
     size: int
+    stack: Sequence[str] = ()
+    steps: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def of(cls, raw_request: Any) -> EngineCall | None:
@@ -35,7 +41,8 @@ class EngineCall:
         body = getattr(getattr(raw_request, "state", None), "engine_body", None)
         if body is None:
             return None
-        ctx: Mapping[str, Any] = orjson.loads(body).get("ctx") or {}
+        given: Mapping[str, Any] = orjson.loads(body)
+        ctx: Mapping[str, Any] = given.get("ctx") or {}
         target = raw_request.query_params.get("stepId", WHOLE_FUNCTION)
         return cls(
             run_id=str(ctx.get("run_id", "")),
@@ -46,6 +53,8 @@ class EngineCall:
             target=None if target == WHOLE_FUNCTION else target,
             runs_at_once=not ctx.get("disable_immediate_execution"),
             size=len(body),
+            stack=(ctx.get("stack") or {}).get("stack") or (),
+            steps=given.get("steps") or {},
         )
 
 

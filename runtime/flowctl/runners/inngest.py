@@ -29,6 +29,7 @@ from flowctl.runners.engine_call import ReceiveCall, received
 from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal
 from flowctl.runners.limits import Budget, RollOver
+from flowctl.runners.lines import Lines
 from flowctl.runners.parts import names_part, run_part
 from flowctl.runners.publisher import Publisher
 from flowctl.runners.turns import FIRST_MARK
@@ -196,9 +197,11 @@ class BoundWorkflow:
             Budget(limits, steps=known, size=call.size if call and known else 0),
             Checkpoints(self.api, call),
         )
-        if call is not None and call.target is None and (call.runs_at_once or ops.brings(FIRST_MARK)):
+        if call is not None and call.target is None:
+            at_once = call.runs_at_once or ops.brings(FIRST_MARK)
+            ops.in_line = at_once and self.api.takes_checkpoints and not _transforms_output(self.client)
             ops.may_roll_over = True
-            ops.in_line = self.api.takes_checkpoints and not _transforms_output(self.client)
+            ops.lines = Lines() if ops.in_line else Lines.of(call, limits)
         return ops
 
     async def _first_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:

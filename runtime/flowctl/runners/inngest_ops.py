@@ -27,6 +27,7 @@ from flowctl.runners.at_work import AtWork, Waits
 from flowctl.runners.branches import Branches, Parked, current_arm, enter_main_arm, replayed
 from flowctl.runners.checkpoints import Checkpoints, EndedStep, hashed
 from flowctl.runners.limits import Budget, RollOver
+from flowctl.runners.lines import Lines
 from flowctl.runners.turns import FIRST_MARK, Turns
 from flowctl.storage.base import Storage, Turn
 
@@ -52,6 +53,8 @@ class InngestOps:
     may_roll_over: bool = False
     at_work: AtWork = field(default_factory=AtWork)
     turns: Turns | None = None
+    lines: Lines = field(default_factory=Lines)
+    _in_branches: bool = False
     _known: dict[str, Any] = field(default_factory=dict[str, Any])
 
     async def carry_out(self, walk: Coroutine[Any, Any, Any]) -> Any:
@@ -79,13 +82,18 @@ class InngestOps:
         if self._remembers(op):
             return self._known[op]
         await self._let_in()
-        if self.may_roll_over and self.budget.leg_is_spent:
+        if self.may_roll_over and self._is_spent:
             raise RollOver
         if not self.in_line:
             return await self.ctx.step.run(op, partial(self._sized, body))
         if self.budget.request_is_spent and not repeatable and not self._remembers(f"{op}.pause"):
             raise Waits(f"{op}.pause", self.clock.now())
         return await self._reported(op, body, repeatable=repeatable)
+
+    @property
+    def _is_spent(self) -> bool:
+        """Whether nothing more should begin here in this leg."""
+        return self.lines.is_spent if self._in_branches else self.budget.leg_is_spent
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps."""
@@ -124,6 +132,7 @@ class InngestOps:
             return self._remembers(op)
         except inngest.StepError as err:
             self._known[op] = failure(err.name, err.message)
+            self.lines.remember(op)
             current_arm().note_begun()
             return True
 
@@ -187,6 +196,7 @@ class InngestOps:
         if memo.error is not None:
             raise inngest.StepError(memo.error.message, memo.error.name, memo.error.stack)
         self._known[op] = memo.data
+        self.lines.remember(op)
         current_arm().note_begun()
         return True
 
@@ -283,11 +293,14 @@ class InngestOps:
         stops: Callable[[Any], bool] | None,
     ) -> list[Any]:
         values: list[list[Any]] = []
+        lines, around = self.lines.beginning_here(thunks), self._in_branches
 
         async def branches() -> None:
-            values.append(await replayed(thunks, window, stops))
+            values.append(await replayed(lines, window, stops))
 
+        self._in_branches = True
         await self.ctx.group.parallel((branches,), parallel_mode=inngest.ParallelMode.RACE)
+        self._in_branches = around
         return values[0]
 
 
