@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -61,16 +62,31 @@ class Js:
         return await until(check, f"a {kind} of the run of event {event_id}")
 
 
+@contextlib.asynccontextmanager
+async def served(program: str, **env: str) -> AsyncIterator[Js]:
+    """An engine, and a program that is synced with it."""
+    async with (
+        httpx.AsyncClient(timeout=30) as http,
+        Engine(EngineConfig(port=0)) as engine,
+        node_program(program, {"ENGINE": engine.url, **env}) as app,
+    ):
+        synced = await http.put(f"{app.url}/api/inngest")
+        assert synced.status_code == 200, synced.text
+        yield Js(engine.url, app.url, http)
+
+
 @pytest_asyncio.fixture(
     scope="module", loop_scope="module", params=["yes", "no"], ids=["checkpoints", "no-checkpoints"]
 )
 async def js(request) -> AsyncIterator[Js]:
-    async with Engine(EngineConfig(port=0)) as engine, httpx.AsyncClient(timeout=30) as http:
-        env = {"ENGINE": engine.url, "CHECKPOINTING": request.param}
-        async with node_program("inngest_app.mjs", env) as program:
-            synced = await http.put(f"{program.url}/api/inngest")
-            assert synced.status_code == 200, synced.text
-            yield Js(engine.url, program.url, http)
+    async with served("inngest_app.mjs", CHECKPOINTING=request.param) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def v3() -> AsyncIterator[Js]:
+    async with served("inngest_v3_app.mjs") as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -188,3 +204,27 @@ async def test_a_stream_that_the_sdk_publishes_comes_chunk_by_chunk(js):
         while messages[-1]["kind"] != "datastream-end":
             messages.append(json.loads(await asyncio.wait_for(socket.recv(), 10)))
     assert "".join(m["data"] for m in messages if m["kind"] == "chunk") == "one two"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "output"),
+    [
+        ("steps", {"x": 1}, {"sum": 3}),
+        ("retries", {}, 3),
+        ("catches", {}, {"name": "TypeError", "message": "no"}),
+        ("parallel", {}, ["a", "b", "c"]),
+        ("parent", {}, 42),
+        ("meets", {}, "sent"),
+    ],
+)
+async def test_a_function_of_version_three_comes_to_its_result_by_streams(v3, name, data, output):
+    assert await v3.result(name, **data) == ("Completed", output)
+
+
+async def test_an_event_cancels_the_run_of_version_three_that_it_matches(v3):
+    mine, other = [await v3.send("js/cancels", key=key) for key in ("mine", "other")]
+    for event_id in (mine, other):
+        await v3.waiting(event_id, "sleep")
+    await v3.send("js/stop", key="mine")
+    assert (await v3.ended(mine))[0] == "Cancelled"
+    assert (await v3.runs(other))[0]["status"] == "Running"

@@ -11,6 +11,7 @@ from flowctl.engine.turn import (
     Memoize,
     Reply,
     Retry,
+    Sleep,
     Wait,
     broken,
     effects_of,
@@ -54,6 +55,12 @@ def test_a_worker_that_is_not_there_costs_no_attempt_and_one_that_died_does():
 def test_a_lost_worker_is_asked_again_within_two_seconds_however_often_it_was_lost():
     assert unreached(FIRST, times=1000).due <= FIRST.now + 2000
     assert broken(replace(FIRST, attempt=50, max_attempts=99)).due <= FIRST.now + 2000
+
+
+@pytest.mark.parametrize("op", [{"name": ""}, {"name": None, "opts": {"duration": ""}}])
+def test_a_sleep_that_names_no_time_is_over_at_once(op):
+    reply = Reply(206, {}, [{"op": "Sleep", "id": "s", **op}])
+    assert effects_of(reply, FIRST) == [Sleep("s", FIRST.now, False, "s")]
 
 
 @pytest.mark.parametrize(

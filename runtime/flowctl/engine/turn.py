@@ -322,8 +322,9 @@ def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 -
 
 
 def _sleep(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: bool) -> Effect:
-    text = str(opts.get("duration") or op["name"])
-    until = _moment(text, call.now)
+    """Until a time; one that says none is over at once: older SDKs write nothing for less than a second."""
+    text = str(opts.get("duration") or op["name"] or "")
+    until = _moment(text, call.now) if text else call.now
     if until - call.now > MAX_WAIT_MS:
         return Finish(failed=True, output=too_long("sleep", text))
     return Sleep(str(op["id"]), until, race, shown_name(op))
