@@ -124,6 +124,19 @@ class StepResult:
             return {}
         return {name: value for name, value in zip(_INTERRUPTION, known, strict=True) if value is not None}
 
+    def succeeded(self, output: Any, at: int) -> StepResult:
+        """The record of a step that has begun, at its end; written out, since `replace` is slow."""
+        return StepResult(
+            "success",
+            self.payload,
+            output,
+            resume_payload=self.resume_payload,
+            started_at=self.started_at,
+            ended_at=at,
+            resumed_at=self.resumed_at,
+            metadata=self.metadata,
+        )
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StepResult:
         """The record of its JSON form; unknown fields are ignored."""

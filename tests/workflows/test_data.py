@@ -107,6 +107,33 @@ async def test_what_a_step_does_to_its_data_is_seen_by_nobody_else(register) -> 
     assert (result.steps["same"].output, result.steps["vandal"].payload) == (clean, clean)
 
 
+class Holder(BaseModel):
+    held: Any
+
+
+async def test_what_callbacks_and_conditions_do_to_their_data_is_seen_by_nobody_else(register) -> None:
+    def spoil(records: dict[str, Any]) -> bool:
+        for record in records.values():
+            (record.output or record.payload).setdefault("held", []).append("mine")
+        return True
+
+    def condition(ctx: StepContext[Holder]) -> bool:
+        ctx.input_data.held.append("mine")
+        return True
+
+    workflow = create_workflow(
+        id="w",
+        on_finish=lambda info: info.result["held"].append("mine") or spoil(info.steps),
+        should_persist_snapshot=lambda info: spoil(info.step_results),
+    )
+    one = create_step(id="one", output_schema=Holder, execute=lambda _: {"held": []})
+    workflow.then(one).branch([(condition, same)]).map(lambda ctx: ctx.input_data["same"])
+    await register(workflow)
+    clean = {"held": []}
+    result = await run(workflow, clean)
+    assert (result.raw_result, result.steps["one"].output, result.steps["one"].payload) == (clean,) * 3
+
+
 async def test_a_map_takes_a_path_of_a_step_and_constants_that_are_falsy(register) -> None:
     one = giving("one", {"nested": {"value": "deep", "list": [{"name": "first"}]}, "none": None})
     workflow = create_workflow(id="w").then(one)

@@ -9,12 +9,13 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowctl import graph
 from flowctl.request_context import RequestContext
 from flowctl.schema import own_copy, parse_leniently
-from flowctl.snapshot import RunError, RunStatus, Snapshot, StepResult
+from flowctl.snapshot import RunError, RunStatus, Snapshot, StepResult, is_own_step
 
 if TYPE_CHECKING:
     from flowctl.app import App
@@ -44,7 +45,7 @@ class RunInfo:
     get_init_data: Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SnapshotInfo:
     """What `should_persist_snapshot` is asked about: the run's status, and a record for each step that began.
 
@@ -52,7 +53,12 @@ class SnapshotInfo:
     """
 
     workflow_status: RunStatus
-    step_results: dict[str, StepResult]
+    _records: Mapping[str, StepResult]
+
+    @cached_property
+    def step_results(self) -> dict[str, StepResult]:
+        """The records, by the steps' ids."""
+        return {id: _own(record) for id, record in self._records.items()}
 
 
 def is_persisted(
@@ -80,14 +86,14 @@ def info_of(
     """A stored run as callbacks see it."""
     return RunInfo(
         status=snapshot.status,
-        result=snapshot.result,
+        result=own_copy(snapshot.result),
         error=snapshot.error,
-        steps=snapshot.steps,
+        steps={id: _own(record) for id, record in snapshot.steps.items()},
         run_id=snapshot.run_id,
         workflow_id=workflow.id,
         resource_id=resource_id,
-        state=dict(snapshot.state),
-        request_context=RequestContext(snapshot.request_context),
+        state=own_copy(snapshot.state),
+        request_context=RequestContext(own_copy(snapshot.request_context)),
         logger=app.logger,
         app=app,
         get_init_data=lambda: parse_leniently(workflow.schemas.input, own_copy(snapshot.input)),
@@ -101,9 +107,9 @@ def scope_info(
     inner = ((key[len(scope.prefix) :], r) for key, r in walk.records.items() if key.startswith(scope.prefix))
     return RunInfo(
         status=status,
-        result=result,
+        result=own_copy(result),
         error=error,
-        steps={id: record for id, record in inner if "/" not in id and "[" not in id},
+        steps={id: _own(record) for id, record in inner if is_own_step(id)},
         run_id=walk.run_id,
         workflow_id=scope.workflow.id,
         resource_id=walk.env.resource_id,
@@ -139,6 +145,11 @@ async def notify_ended(workflow: Workflow[Any, Any], status: RunStatus, info: Ca
             await _awaited(callback(told))
         except Exception:
             told.logger.exception("A callback of workflow %r raised.", workflow.id)
+
+
+def _own(record: StepResult) -> StepResult:
+    """A copy, so that whoever gets it may change its data."""
+    return StepResult.from_json(own_copy(record.to_json(stack=True)))
 
 
 async def _awaited(value: Any) -> Any:

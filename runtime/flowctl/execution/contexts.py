@@ -16,13 +16,13 @@ from flowctl.schema import own_copy, parse_leniently
 def condition(
     walk: Walk, scope: Scope, typed: Any, *, iteration: int = 0, own: Mapping[str, Any] = MappingProxyType({})
 ) -> StepContext[Any]:
-    """A context whose `input_data` is the typed output before (or of the loop's step).
+    """A context whose `input_data` is the typed output before (or of the loop's step), which it may change.
 
     `own` is the output by id of a step that has just ended, whose record is not committed yet.
     """
     return StepContext(
         ContextFacts(
-            input_data=own_copy(typed),
+            input_data=typed,
             resume_data=None,
             suspend_data=None,
             state=parse_leniently(scope.workflow.schemas.state, own_copy(walk.state)),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from flowctl.events import WorkflowEvent
 from flowctl.execution import contexts
-from flowctl.execution.data import data_before, typed_output
+from flowctl.execution.data import data_before, typed_before
 from flowctl.execution.foreach import (
     foreach_ended,
     foreach_flow,
@@ -57,27 +57,26 @@ async def walk_nodes(walk: Walk, scope: Scope) -> Flow:
     """All nodes of a scope, from where it stands to its end or a stop."""
     nodes = scope.workflow.nodes
     start = walk.positions.get(scope.prefix, 0)
-    data, typed = data_before(walk, scope, start)
+    data = data_before(walk, scope, start)
     for index in range(start, len(nodes)):
         walk.positions[scope.prefix] = index
         progress = walk.progress
-        flow = await walk_node(walk, nodes[index], Place(scope, index, data, typed))
+        flow = await walk_node(walk, nodes[index], Place(scope, index, data))
         if walk.canceled:
             return CANCELED
         if not flow.goes_on:
             return flow
         if walk.leg.per_step and walk.progress > progress:
             return PAUSED
-        data, typed = flow.output, typed_output(nodes[index], flow.output, typed)
+        data = flow.output
     return Flow("next", data)
 
 
 async def walk_node(walk: Walk, node: Node, place: Place) -> Flow:
     """One node."""
-    if isinstance(node, StepNode | SleepNode | SleepUntilNode):
-        walk.begun(place.scope.key(ids_of(node)[0]))
     match node:
         case StepNode():
+            walk.begun(place.scope.key(node.step.id))
             return flow_of(await run_any(walk, place, node.step, place.data))
         case ParallelNode():
             return await _at_once(walk, place, list(node.steps))
@@ -88,6 +87,7 @@ async def walk_node(walk: Walk, node: Node, place: Place) -> Flow:
         case ForeachNode():
             return await _foreach(walk, place, node)
         case SleepNode() | SleepUntilNode():
+            walk.begun(place.scope.key(node.id))
             return await sleep(walk, place, node)
         case _:
             assert_never(node)
@@ -120,7 +120,7 @@ async def run_any(
         key=key,
         op=op or place.op(step.id),
         payload=payload,
-        typed_input=place.typed,
+        typed_input=partial(typed_before, place),
         iteration=iteration,
         decide=decide,
         announced=on_end is None,
@@ -247,7 +247,7 @@ async def _choose(walk: Walk, place: Place, node: ConditionalNode) -> dict[str, 
 
 async def _holds(walk: Walk, place: Place, condition: Condition, step: AnyStep) -> bool:
     try:
-        truth = condition(contexts.condition(walk, place.scope, place.typed))
+        truth = condition(contexts.condition(walk, place.scope, typed_before(place)))
         return bool(await truth if inspect.isawaitable(truth) else truth)
     except Exception:
         walk.env.logger.exception("Condition of step %r raised; its arm is not taken.", step.id)
@@ -283,7 +283,7 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     async def one(index: int) -> Outcome:
         item_key = f"{key}[{index}]"
         on_end = partial(item_ended, walk, key, len(items), index)
-        item_place = replace(place, data=items[index], typed=items[index])
+        item_place = replace(place, data=items[index])
         return await run_any(
             walk, item_place, node.step, items[index], key=item_key, op=f"{op}.item.{index}", on_end=on_end
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowctl.execution.place import Place
 from flowctl.execution.walk import Scope, Walk
 from flowctl.graph import (
     ConditionalNode,
@@ -16,17 +17,15 @@ from flowctl.graph import (
     StepNode,
     ids_of,
 )
-from flowctl.schema import parse_leniently
+from flowctl.schema import own_copy, parse_leniently
 
 
-def data_before(walk: Walk, scope: Scope, index: int) -> tuple[Any, Any]:
-    """The data that the node at an index gets, plain and typed, from the records before it."""
+def data_before(walk: Walk, scope: Scope, index: int) -> Any:
+    """The data that the node at an index gets, from the records before it."""
     data: Any = scope.input
-    typed = parse_leniently(scope.workflow.schemas.input, data)
     for node in scope.workflow.nodes[:index]:
         data = recorded_output(walk, scope, node, data)
-        typed = typed_output(node, data, typed)
-    return data, typed
+    return data
 
 
 def recorded_output(walk: Walk, scope: Scope, node: Node, before: Any) -> Any:
@@ -43,8 +42,20 @@ def recorded_output(walk: Walk, scope: Scope, node: Node, before: Any) -> Any:
     return walk.output_of(scope, ids_of(node)[0])
 
 
-def typed_output(node: Node, output: Any, before: Any) -> Any:
-    """An output as the next condition or mapping sees it."""
+def typed_before(place: Place) -> Any:
+    """The data before a node as its condition or mapping sees it, which may change it."""
+    data, nodes = own_copy(place.data), place.scope.workflow.nodes[: place.index]
+    before = next(
+        (node for node in reversed(nodes) if not isinstance(node, SleepNode | SleepUntilNode)), None
+    )
+    if before is None:
+        return parse_leniently(place.scope.workflow.schemas.input, data)
+    return _typed_output(before, data)
+
+
+def _typed_output(
+    node: ParallelNode | ConditionalNode | ForeachNode | StepNode | LoopNode, output: Any
+) -> Any:
     match node:
         case StepNode() | LoopNode():
             return parse_leniently(node.step.schemas.output, output)
@@ -53,5 +64,3 @@ def typed_output(node: Node, output: Any, before: Any) -> Any:
         case ParallelNode() | ConditionalNode():
             schemas = {step.id: step.schemas.output for step in node.steps}
             return {id: parse_leniently(schemas[id], value) for id, value in output.items()}
-        case _:
-            return before

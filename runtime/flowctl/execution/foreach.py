@@ -11,6 +11,7 @@ from typing import Any
 from flowctl import events
 from flowctl.events import WorkflowEvent
 from flowctl.execution import contexts
+from flowctl.execution.data import typed_before
 from flowctl.execution.outcome import Flow, Outcome, error_of
 from flowctl.execution.paths import with_meta
 from flowctl.execution.place import Place
@@ -47,7 +48,7 @@ async def foreach_started(walk: Walk, place: Place, node: ForeachNode, now: int)
 
 
 async def _limit(walk: Walk, place: Place, function: Callable[[Any], Any]) -> int:
-    given = function(contexts.condition(walk, place.scope, place.typed))
+    given = function(contexts.condition(walk, place.scope, typed_before(place)))
     given = await given if inspect.isawaitable(given) else given
     known = isinstance(given, int | float) and math.isfinite(given) and given >= 1
     return int(given) if known else 1
@@ -92,7 +93,7 @@ async def foreach_ended(walk: Walk, key: str, begun: StepResult, flow: Flow, now
     """The record of the whole foreach at its end."""
     match flow.kind:
         case "next" | "bailed":
-            record = replace(begun, status="success", output=flow.output, ended_at=now)
+            record = begun.succeeded(flow.output, now)
         case "failed":
             record = replace(begun, status="failed", error=flow.error, ended_at=now)
         case "suspended":

@@ -8,7 +8,7 @@ from typing import Any
 from flowctl.execution import contexts
 from flowctl.execution.walk import Scope, Walk
 from flowctl.graph import LoopNode
-from flowctl.schema import parse_leniently
+from flowctl.schema import own_copy, parse_leniently
 
 
 def loop_position(walk: Walk, key: str, data: Any) -> tuple[int, Any, bool]:
@@ -25,7 +25,7 @@ def loop_position(walk: Walk, key: str, data: Any) -> tuple[int, Any, bool]:
 
 async def decide(walk: Walk, scope: Scope, node: LoopNode, iteration: int, output: Any) -> bool:
     """Whether the loop goes round again after this output; noted, to be stored with the iteration's end."""
-    typed = parse_leniently(node.step.schemas.output, output)
+    typed = parse_leniently(node.step.schemas.output, own_copy(output))
     own = {node.step.id: output}
     holds = node.condition(contexts.condition(walk, scope, typed, iteration=iteration, own=own))
     truth = bool(await holds if inspect.isawaitable(holds) else holds)

@@ -86,7 +86,7 @@ async def _whole(walk: Walk, call: Call, flow: Flow) -> Flow:
 def _ended(walk: Walk, call: Call, begun: StepResult, flow: Flow, now: int) -> StepResult:
     match flow.kind:
         case "next" | "bailed":
-            return replace(begun, status="success", output=flow.output, ended_at=now)
+            return begun.succeeded(flow.output, now)
         case "failed":
             return replace(begun, status="failed", error=flow.error, ended_at=now)
         case "suspended":

@@ -14,12 +14,11 @@ CANCELED = Flow("canceled")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the graph a node is being walked, and the data before it: plain and typed."""
+    """Where in the graph a node is being walked, and the data before it."""
 
     scope: Scope
     index: int
     data: Any
-    typed: Any
 
     def op(self, id: str) -> str:
         """The durable id of what happens here to this step: its path."""

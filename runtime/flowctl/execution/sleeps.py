@@ -10,6 +10,7 @@ from typing import Any
 
 from flowctl import events
 from flowctl.execution import contexts
+from flowctl.execution.data import typed_before
 from flowctl.execution.outcome import Flow, error_of
 from flowctl.execution.place import Place
 from flowctl.execution.steps import Marked, mark
@@ -55,7 +56,7 @@ async def _sleep_ended(walk: Walk, key: str, begun: StepResult, data: Any, now: 
 async def _wake_time(walk: Walk, place: Place, node: SleepNode | SleepUntilNode, now: int) -> int:
     value: Any = node.duration if isinstance(node, SleepNode) else node.date
     if callable(value):
-        value = value(contexts.condition(walk, place.scope, place.typed))
+        value = value(contexts.condition(walk, place.scope, typed_before(place)))
         value = await value if inspect.isawaitable(value) else value
     if isinstance(node, SleepUntilNode):
         return now if value is None else _millis(value)

@@ -35,7 +35,7 @@ class Call:
     key: str
     op: str
     payload: Any
-    typed_input: Any = None
+    typed_input: Callable[[], Any] = lambda: None
     iteration: int = 0
     decide: Decide | None = None
     announced: bool = True
@@ -203,7 +203,7 @@ class _Context:
         self.state_changes: dict[str, Any] = {}
         self.writes = StreamWriter(walk, call.key, op, attempt)
         self.context_before = walk.request_context.to_json()
-        self.request_context = RequestContext(walk.request_context.to_json())
+        self.request_context = RequestContext(own_copy(self.context_before))
         self.attempt = attempt
 
     async def run(self) -> Outcome:
@@ -225,7 +225,7 @@ class _Context:
     def _facts(self) -> ContextFacts:
         walk, call, schemas = self.walk, self.call, self.call.step.schemas
         resumed = self.begun.resumed_at is not None
-        resume_data = walk.leg.resume_data if resumed else None
+        resume_data = own_copy(walk.leg.resume_data) if resumed else None
         state_schema = schemas.state or call.scope.workflow.schemas.state
         return ContextFacts(
             input_data=self._input(),
@@ -252,7 +252,7 @@ class _Context:
 
     def _input(self) -> Any:
         if not self.call.parses_input:
-            return own_copy(self.call.typed_input)
+            return self.call.typed_input()
         schema, payload = self.call.step.schemas.input, own_copy(self.call.payload)
         if not self._validates:
             return parse_leniently(schema, payload)
@@ -265,7 +265,7 @@ class _Context:
         return self.call.scope.validates
 
     def _suspend_data(self) -> Any:
-        payload = without_meta(self.before.suspend_payload) if self.before else None
+        payload = own_copy(without_meta(self.before.suspend_payload)) if self.before else None
         return None if payload is None else parse_leniently(self.call.step.schemas.suspend, payload)
 
     def _set_state(self, state: Any) -> None:
@@ -289,7 +289,7 @@ class _Context:
             again = await self._decision(plain)
         except Exception as err:  # noqa: BLE001 - the loop's condition is user code; trying the step again would not mend it
             return replace(_failed(self.walk, self.call, self.begun, err), retriable=False)
-        record = replace(self.begun, status="success", output=plain, ended_at=self.walk.journal.now())
+        record = self.begun.succeeded(plain, self.walk.journal.now())
         return self._outcome(record, facts, again=again)
 
     async def _decision(self, output: Any) -> bool | None:
@@ -302,9 +302,7 @@ class _Context:
         now = self.walk.journal.now()
         if isinstance(signal, BailSignal):
             output = _json_output(self.call, signal.result)
-            return self._outcome(
-                replace(self.begun, status="success", output=output, ended_at=now), facts, bailed=True
-            )
+            return self._outcome(self.begun.succeeded(output, now), facts, bailed=True)
         payload = to_json(signal.payload)
         schema = self.call.step.schemas.suspend
         try:

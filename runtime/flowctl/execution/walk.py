@@ -291,6 +291,8 @@ class Walk:
 
     def is_persisted(self, status: RunStatus, writes: Mapping[str, RecordWrite | None] | None = None) -> bool:
         """Whether a state of the run, with what is being written, is to be shown."""
+        if self.scope.workflow.options.should_persist_snapshot is None:
+            return True
         new = {key: write.record for key, write in (writes or {}).items() if write is not None}
         return is_persisted(self.scope.workflow, status, ChainMap(new, self.records), self.env.logger)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -54,7 +54,7 @@ class StoredJournal:
 
     def new_id(self) -> str:
         """See Journal."""
-        return str(uuid.uuid4())
+        return os.urandom(16).hex()
 
     async def finished(self, op: str, key: str) -> Known | None:
         """See Journal; a runner that never repeats an operation saves the look-up.
