@@ -36,6 +36,7 @@ from flowctl.engine.transport import (
 )
 from flowctl.engine.turn import (
     BACKOFF_MS,
+    OK,
     Call,
     Effect,
     Finish,
@@ -45,6 +46,7 @@ from flowctl.engine.turn import (
     backed_off,
     broken,
     effects_of,
+    not_understood,
     unreached,
 )
 
@@ -56,6 +58,7 @@ PACED_BATCH, PACE_SECONDS, UNREACHABLE_FOR_MS = 25, 0.05, 3_000
 """What is taken while an app is out of reach, so that a long queue for it leaves time for everything else."""
 UNKNOWN_FUNCTION_RETRY_MS = 1_000
 INTERNAL_ERROR_RETRY_MS = 1_500
+SDK_HEADER, REDIRECTED = "x-inngest-sdk", 300
 
 log = logging.getLogger("flowctl.engine")
 
@@ -232,7 +235,7 @@ class Executor:
         self._unreachable.pop(function.url, None)
         version = answer.headers.get("x-inngest-req-version", "")
         known = int(version) if version.lstrip("-").isdigit() else run.sdk_version
-        return _understood(_reply(answer), self._at(call, job)), known
+        return _understood(answer, self._at(call, job)), known
 
     def _lost(self, function: Function, call: Call, error: OSError) -> Effect:
         match error:
@@ -269,12 +272,25 @@ class Executor:
         return replace(call, attempt=attempt, now=self.clock.now())
 
 
-def _understood(reply: Reply, call: Call) -> list[Effect]:
+def _understood(answer: Answer, call: Call) -> list[Effect]:
     try:
-        return effects_of(reply, call)
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
-        message = f"The app's answer cannot be understood: {err!r}"
-        return [Finish(failed=True, output={"name": "Error", "message": message})]
+        if not _is_an_sdks(answer):
+            return not_understood(answer.headers, call, "The response did not come from an Inngest SDK.")
+        return effects_of(_reply(answer), call)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
+        why = f"an opcode has no {err}" if isinstance(err, KeyError) else str(err)
+        return not_understood(answer.headers, call, f"The app's answer cannot be understood: {why}.")
+
+
+def _is_an_sdks(answer: Answer) -> bool:
+    """Whether it may be: the page of a proxy says success too, but neither has the header nor is JSON."""
+    if not OK <= answer.status < REDIRECTED or SDK_HEADER in answer.headers:
+        return True
+    try:
+        orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _reply(answer: Answer) -> Reply:

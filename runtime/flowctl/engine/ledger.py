@@ -13,12 +13,13 @@ from typing import Any
 import orjson
 
 from flowctl.engine import flow_statements as flow_sql
-from flowctl.engine import starts
+from flowctl.engine import starts, turn
 from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
 from flowctl.engine.ends import FAILED_RUN, end_events, invoker_answer, made
 from flowctl.engine.expressions import holds
+from flowctl.engine.idleness import Idleness, idle_run
 from flowctl.engine.invocations import Invocation, invocation, step_invocation
 from flowctl.engine.limits import MAX_STEP_BYTES, signal_conflict, step_overflow
 from flowctl.engine.matching import Key, key_of
@@ -36,24 +37,6 @@ from flowctl.engine.protocol import (
 from flowctl.engine.run_metadata import InvalidMetadataError, RunMetadata
 from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
 from flowctl.engine.store import Job, RunRow, Store
-from flowctl.engine.turn import (
-    AbortDefer,
-    Aside,
-    Defer,
-    Discover,
-    Drop,
-    Effect,
-    Fetch,
-    Finish,
-    Invoke,
-    Memoize,
-    Note,
-    Plan,
-    Retry,
-    Signal,
-    Sleep,
-    Wait,
-)
 from flowctl.engine.waits import Waits
 
 DEDUPE_MS = 24 * 3_600_000
@@ -71,6 +54,7 @@ class Ledger:
     backlog: Backlog | None = None
     functions: dict[str, Function] = field(default_factory=dict[str, Function])
     tally: Tally = field(default_factory=Tally)
+    idleness: Idleness = field(default_factory=Idleness)
     waits: Waits = field(init=False)
     starts: Starts = field(init=False)
     defers: Defers = field(init=False)
@@ -104,7 +88,7 @@ class Ledger:
         return Invocation(event.internal_id, refusal)
 
     def apply(
-        self, job: Job, run: RunRow, effects: Sequence[Effect], *, now: int, may_go_on: bool = False
+        self, job: Job, run: RunRow, effects: Sequence[turn.Effect], *, now: int, may_go_on: bool = False
     ) -> Job | None:
         """Do what a turn of a run came to, and end its job.
 
@@ -115,6 +99,7 @@ class Ledger:
                 self.store.db.execute(sql.DELETE_JOB, (job.id,))
                 return None
             self.store.db.execute(sql.PUT_SDK_VERSION, (run.sdk_version, run.run_id))
+            self.idleness.turn += 1
             for effect in effects:
                 self.carry_out(run, effect, now)
             next_job = self._leave(job, effects, now, may_go_on=may_go_on)
@@ -137,17 +122,20 @@ class Ledger:
         if self.backlog is not None:
             self.backlog.check()
 
-    def _leave(self, job: Job, effects: Sequence[Effect], now: int, *, may_go_on: bool) -> Job | None:
-        retry = next((effect for effect in effects if isinstance(effect, Retry)), None)
+    def _leave(self, job: Job, effects: Sequence[turn.Effect], now: int, *, may_go_on: bool) -> Job | None:
+        retry = next((effect for effect in effects if isinstance(effect, turn.Retry)), None)
         if retry is not None:
             self.store.db.execute(sql.RETRY_JOB, (retry.due, retry.attempt, job.id))
             return None
-        if may_go_on and (next_job := self.store.taken_again(job, now)):
+        wait = self.idleness.wait_ms(job.run_id)
+        if may_go_on and not wait and (next_job := self.store.taken_again(job, now)):
             return next_job
-        self.store.done(job, now)
+        self.store.done(job, now + wait)
         return None
 
-    def keep_steps(self, run_id: str, steps: Sequence[Memoize], asides: Sequence[Aside], *, now: int) -> None:
+    def keep_steps(
+        self, run_id: str, steps: Sequence[turn.Memoize], asides: Sequence[turn.Aside], *, now: int
+    ) -> None:
         """Remember steps of a request that goes on: the function is not called again for them."""
         for aside in asides:
             self._note(run_id, aside, now)
@@ -155,6 +143,8 @@ class Ledger:
             self._no_longer_pending(run_id, step.step_id)
             row = (run_id, step.step_id, orjson.dumps(step.body), step.name, now, step.attempt)
             self.tally.steps += self.store.db.execute(sql.PUT_STEP, row).rowcount
+        if steps:
+            self.idleness.progressed(run_id)
 
     def fire(self, job: Job, *, now: int) -> None:
         """A timer's moment has come."""
@@ -280,48 +270,55 @@ class Ledger:
         function = self.functions.get(str(called.get("fn_id"))) if isinstance(called, Mapping) else None
         return None if function is None else self.starts.offer(function, event)
 
-    def carry_out(self, run: RunRow, effect: Effect, now: int) -> None:  # noqa: C901, PLR0912 - a flat match
+    def carry_out(self, run: RunRow, effect: turn.Effect, now: int) -> None:  # noqa: C901, PLR0912 - a flat match
         """One effect, inside the caller's transaction."""
         match effect:
-            case Finish(failed=failed, output=output):
+            case turn.Finish(failed=failed, output=output):
                 self._end(run, "Failed" if failed else "Completed", output, now)
-            case Memoize():
+            case turn.Memoize():
                 self._memoize(run, effect, now)
-            case Plan(step_id=step_id):
-                if self._pend(run, effect, "plan"):
+            case turn.Plan(step_id=step_id):
+                if self._pend(run, effect, "plan", now):
                     self.store.enqueue(run.run_id, step_id, CALL, now)
-            case Sleep(step_id=step_id, until=until):
-                if self._pend(run, effect, "sleep"):
+            case turn.Sleep(step_id=step_id, until=until):
+                if self._pend(run, effect, "sleep", now):
                     self.store.enqueue(run.run_id, step_id, SLEEP, until)
-            case Wait(step_id=step_id, event=event, condition=condition, until=until):
-                if self._pend(run, effect, "event", event=event, condition=condition):
+            case turn.Wait(step_id=step_id, event=event, condition=condition, until=until):
+                if self._pend(run, effect, "event", now, event=event, condition=condition):
                     self.store.enqueue(run.run_id, step_id, TIMEOUT, until)
-            case Signal():
+            case turn.Signal():
                 self._wait_for_signal(run, effect, now)
-            case Fetch(step_id=step_id, request=request):
-                if self._pend(run, effect, "fetch", detail=orjson.dumps(request).decode()):
+            case turn.Fetch(step_id=step_id, request=request):
+                if self._pend(run, effect, "fetch", now, detail=orjson.dumps(request).decode()):
                     self.store.enqueue(run.run_id, step_id, FETCH, now)
-            case Drop(step_id=step_id):
+            case turn.Drop(step_id=step_id):
                 self._no_longer_pending(run.run_id, step_id)
                 if not self.store.has_pending(run.run_id):
-                    self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
-            case Invoke():
+                    self._call_again(run, now)
+            case turn.Invoke():
                 self._invoke(run, effect, now)
-            case Defer() | AbortDefer() | Note():
+            case turn.Defer() | turn.AbortDefer() | turn.Note():
                 self._note(run.run_id, effect, now)
-            case Discover():
-                self.store.enqueue(run.run_id, DISCOVERY, CALL, now)
-            case Retry():  # the job itself, which `apply` puts back
+            case turn.Discover():
+                self._call_again(run, now)
+            case turn.Retry():  # the job itself, which `apply` puts back
                 pass
 
-    def _note(self, run_id: str, aside: Aside, now: int) -> None:
-        if isinstance(aside, Note):
+    def _call_again(self, run: RunRow, now: int) -> None:
+        """Call the function though no step has ended: later and later when that goes on, and not for ever."""
+        if self.idleness.is_enough(run.run_id):
+            self._end(run, FAILED_RUN, idle_run(), now)
+        else:
+            self.store.enqueue(run.run_id, DISCOVERY, CALL, now + self.idleness.wait_ms(run.run_id))
+
+    def _note(self, run_id: str, aside: turn.Aside, now: int) -> None:
+        if isinstance(aside, turn.Note):
             with contextlib.suppress(InvalidMetadataError):  # the step matters more than what is noted of it
                 self.metadata.add(run_id, [aside], now=now)
         else:
             self.defers.note(run_id, aside)
 
-    def _wait_for_signal(self, run: RunRow, effect: Signal, now: int) -> None:
+    def _wait_for_signal(self, run: RunRow, effect: turn.Signal, now: int) -> None:
         """One step waits for a signal at a time; one that is replaced is left to its timeout."""
         waiting = self.store.db.execute(sql.WAITS_FOR_SIGNAL, (effect.signal,)).fetchone()
         if waiting is not None and waiting != (run.run_id, effect.step_id):
@@ -329,21 +326,22 @@ class Ledger:
                 self._end(run, FAILED_RUN, signal_conflict(), now)
                 return
             self.store.db.execute(sql.FORGET_SIGNAL, waiting)
-        if self._pend(run, effect, "signal", detail=effect.signal):
+        if self._pend(run, effect, "signal", now, detail=effect.signal):
             self.store.enqueue(run.run_id, effect.step_id, TIMEOUT, effect.until)
 
-    def _memoize(self, run: RunRow, effect: Memoize, now: int) -> None:
+    def _memoize(self, run: RunRow, effect: turn.Memoize, now: int) -> None:
         body = orjson.dumps(effect.body)
         if len(body) > MAX_STEP_BYTES:
             self._end(run, "Failed", step_overflow(effect.name), now)
         else:
-            self._step_ended(run.run_id, effect.step_id, body, now, of=effect)
+            self._step_ended(run.run_id, effect.step_id, body, now, of=effect, run=run)
 
     def _pend(
         self,
         run: RunRow,
-        effect: Plan | Sleep | Wait | Invoke | Signal | Fetch,
+        effect: turn.Plan | turn.Sleep | turn.Wait | turn.Invoke | turn.Signal | turn.Fetch,
         kind: str,
+        now: int,
         *,
         event: str | None = None,
         condition: str | None = None,
@@ -354,13 +352,15 @@ class Ledger:
         SDKs of older versions want to hear of each parallel step's end, as if all were racing.
         """
         if self.store.db.execute(sql.HAS_STEP, (run.run_id, effect.step_id)).fetchone():
+            if not self.store.has_pending(run.run_id):
+                self._call_again(run, now)
             return False
         race = effect.race or 0 <= run.sdk_version < JOINS_PARALLEL_STEPS
         row = (run.run_id, effect.step_id, kind, race, event, condition, detail, effect.name)
         key = key_of(condition, run.event) if event else Key()
         return self.store.db.execute(sql.PUT_PENDING, (*row, *key)).rowcount == 1
 
-    def _invoke(self, run: RunRow, effect: Invoke, now: int) -> None:
+    def _invoke(self, run: RunRow, effect: turn.Invoke, now: int) -> None:
         function = self.functions.get(effect.slug)
         if function is None:
             self._step_failed(run, effect, f"could not find function with ID: {effect.slug}", now)
@@ -370,7 +370,7 @@ class Ledger:
         except InvalidEventError as err:
             self._step_failed(run, effect, f"invalid payload: {err}", now)
             return
-        if not self._pend(run, effect, "invoke", detail=event.internal_id):
+        if not self._pend(run, effect, "invoke", now, detail=event.internal_id):
             return
         self.store.put_event(event)
         refusal = self._start_invoked(event)
@@ -379,16 +379,23 @@ class Ledger:
             return
         self.store.enqueue(run.run_id, f"invoke:{effect.step_id}", TIMEOUT, effect.until)
 
-    def _step_failed(self, run: RunRow, effect: Invoke, message: str, now: int) -> None:
+    def _step_failed(self, run: RunRow, effect: turn.Invoke, message: str, now: int) -> None:
         error = {"error": {"name": "Error", "message": message}}
-        self._memoize(run, Memoize(effect.step_id, error, effect.name), now)
+        self._memoize(run, turn.Memoize(effect.step_id, error, effect.name), now)
 
     def _app_id(self, run: RunRow) -> str:
         function = self.functions.get(run.slug)
         return function.app_id if function else ""
 
     def _step_ended(
-        self, run_id: str, step_id: str, body: bytes, now: int, *, of: Memoize | None = None
+        self,
+        run_id: str,
+        step_id: str,
+        body: bytes,
+        now: int,
+        *,
+        of: turn.Memoize | None = None,
+        run: RunRow | None = None,
     ) -> None:
         """Remember a step's encoded end; call the function again unless its siblings are waited for.
 
@@ -400,7 +407,11 @@ class Ledger:
         name = (of and of.name) or (pending[1] if pending else "")
         row = (run_id, step_id, body, name, now, of.attempt if of else 0)
         ended = self.store.db.execute(sql.PUT_STEP, row)
-        self.tally.steps += ended.rowcount
+        if ended.rowcount == 0 and run is not None:
+            self._call_again(run, now)
+            return
+        self.tally.steps += 1
+        self.idleness.progressed(run_id)
         if pending is None or pending[0] or not self.store.has_pending(run_id):
             self.store.enqueue(run_id, DISCOVERY, CALL, now)
 
@@ -417,6 +428,7 @@ class Ledger:
         if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:
             return
         self.tally.runs_ended[status] += 1
+        self.idleness.progressed(run.run_id)
         self.store.db.execute(sql.DELETE_RUN_JOBS, (run.run_id,))
         self.store.db.execute(sql.DELETE_PENDING, (run.run_id,))
         self.store.db.execute(sql.DELETE_CANCELS, (run.run_id,))

@@ -12,9 +12,10 @@ from flowctl.engine.limits import MAX_WAIT_MS, invalid_condition, too_long
 from flowctl.engine.protocol import duration_ms, time_ms
 
 BACKOFF_MS = (2_000, 5_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000)
+DAY_MS = 86_400_000
 LOST_WAITS_MS = (100, 200, 400, 800, 1_500)
 """Never two seconds: runs go on as soon as a worker is there again."""
-YEAR_MS = 365 * 86_400_000
+YEAR_MS = 365 * DAY_MS
 OK, CREATED, PARTIAL = 200, 201, 206
 
 
@@ -227,6 +228,11 @@ def finish_endpoint(result: Any) -> Finish:
     return Finish(failed=not OK <= result["status"] < 300, output=dict(result))
 
 
+def not_understood(headers: Mapping[str, str], call: Call, why: str) -> list[Effect]:
+    """What is done when an answer is none of an SDK, or not as the protocol says: it is a failed try."""
+    return effects_of(Reply(500, headers, {"name": "Error", "message": why}), call)
+
+
 def error_body(reply: Reply) -> Any:
     """A failed function's output."""
     if isinstance(reply.body, Mapping):
@@ -264,9 +270,11 @@ def _deferral(kind: str, id: str, opts: Mapping[str, Any]) -> Defer | AbortDefer
 
 def _of_opcodes(opcodes: Sequence[Mapping[str, Any]], call: Call, retry_after: str | None) -> list[Effect]:
     """What is beside comes first, since an opcode may end the run; deferrals alone move it on."""
+    if not opcodes:
+        return [Drop(call.target)]
     others = [op for op in opcodes if not is_deferral(op)]
     effects = [effect for op in others for effect in _of_opcode(op, call, retry_after)]
-    return [*asides(opcodes), *(effects if others or not opcodes else [Discover()])]
+    return [*asides(opcodes), *(effects if others else [Discover()])]
 
 
 def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
@@ -302,8 +310,8 @@ def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 -
     opts: Mapping[str, Any] = op.get("opts") or {}
     race = opts.get("parallelMode") == "race"
     match kind:
-        case "StepPlanned":
-            return Plan(id, race, name)
+        case "StepPlanned":  # again, by the request that was to run it
+            return Drop(id) if id == call.target else Plan(id, race, name)
         case "Sleep":
             return _sleep(op, opts, call, race=race)
         case "Gateway" | "AIGateway":
@@ -315,10 +323,17 @@ def _of_waiting(op: Mapping[str, Any], call: Call) -> Effect:  # noqa: PLR0911 -
             return Signal(id, str(opts["signal"]), until, race, name, replaces)
         case "InvokeFunction":
             until = _end(opts.get("timeout"), call.now)
-            return Invoke(id, str(opts["function_id"]), opts.get("payload") or {}, until, race, name)
+            return Invoke(id, str(opts["function_id"]), _payload(opts), until, race, name)
         case _:
             message = f"This engine does not know the step kind {kind!r}."
             return Memoize(id, {"error": {"name": "Error", "message": message}})
+
+
+def _payload(opts: Mapping[str, Any]) -> Mapping[str, Any]:
+    payload = opts.get("payload") or {}
+    if not isinstance(payload, Mapping):
+        raise TypeError("the payload of an invocation is no object")
+    return payload
 
 
 def _sleep(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: bool) -> Effect:
@@ -332,7 +347,7 @@ def _sleep(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: 
 
 def _wait(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: bool) -> Effect:
     """The wait's timeout is over at once when the SDK says none: it had a negative one."""
-    text, condition = str(opts.get("timeout") or ""), opts.get("if") or None
+    text, condition = str(opts.get("timeout") or ""), str(opts.get("if") or "") or None
     until = _moment(text, call.now) if text else call.now
     if until - call.now > MAX_WAIT_MS:
         return Finish(failed=True, output=too_long("wait", text))
@@ -341,7 +356,7 @@ def _wait(op: Mapping[str, Any], opts: Mapping[str, Any], call: Call, *, race: b
             compiled(condition)
     except InvalidExpressionError as err:
         return Finish(failed=True, output=invalid_condition(str(err)))
-    return Wait(str(op["id"]), opts.get("event") or op["name"], condition, until, race, shown_name(op))
+    return Wait(str(op["id"]), str(opts.get("event") or op["name"]), condition, until, race, shown_name(op))
 
 
 def _step_error(op: Mapping[str, Any]) -> dict[str, Any]:
@@ -367,7 +382,7 @@ def _retry_time(after: Any, call: Call) -> int:
         return default
     for read in (_seconds_from(call.now), time_ms, _http_date):
         try:
-            return read(str(after))
+            return min(read(str(after)), call.now + DAY_MS)
         except (ValueError, TypeError):
             continue
     return default

@@ -1,0 +1,102 @@
+"""Answers of apps that are not as the protocol says: failed tries, and never a run that stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from plain_app import Asked, ended, plain_app, ran
+from starlette.responses import JSONResponse, Response
+
+from flowctl.testing import TestClock
+
+SLEEP = {"op": "Sleep", "id": "s", "name": "1ms"}
+
+
+@pytest.fixture
+async def app():
+    async with plain_app(TestClock()) as app:
+        yield app
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ([None], "cannot be understood: 'NoneType' object"),
+        ([{}], "an opcode has no 'op'"),
+        ([{"op": "StepRun"}], "an opcode has no 'id'"),
+        ([{"op": "Sleep", "id": "s", "name": "soon"}], "soon"),
+        ([{"op": "WaitForEvent", "id": "w", "opts": "x"}], "cannot be understood"),
+        ([{"op": "InvokeFunction", "id": "i", "opts": {"function_id": "f", "payload": "x"}}], "no object"),
+        ([{"op": "StepError", "id": "e", "error": "x"}], "cannot be understood"),
+    ],
+)
+async def test_what_cannot_be_understood_is_tried_again_and_then_fails_the_run(app, answer: Any, says: str):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse(answer, 206)
+
+    run = await app.run(handler, retries=2)
+    assert (run["status"], len(app.asked)) == ("Failed", 3)
+    assert says in run["output"]["message"]
+
+
+async def test_the_page_of_a_proxy_is_no_result(app):
+    async def handler(asked: Asked) -> Response:
+        return Response("<html>Please log in</html>", 200) if len(app.asked) == 1 else ended("done")
+
+    run = await app.run(handler, retries=2)
+    assert (run["status"], run["output"], len(app.asked)) == ("Completed", "done", 2)
+
+
+async def test_an_answer_without_opcodes_has_the_function_called_again(app):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse([], 206) if len(app.asked) == 1 else ended("done")
+
+    assert (await app.run(handler))["status"] == "Completed"
+
+
+@pytest.mark.parametrize("answer", [[ran("a")], [{"op": "StepPlanned", "id": "a"}], []])
+async def test_a_planned_step_may_be_answered_in_any_way_and_the_run_goes_on(app, answer: Any):
+    async def handler(asked: Asked) -> Response:
+        if asked.target == "a":
+            return JSONResponse(answer, 206)
+        planned = len(app.asked) == 1
+        return JSONResponse([{"op": "StepPlanned", "id": "a"}, SLEEP], 206) if planned else ended("done")
+
+    assert (await app.run(handler))["status"] == "Completed"
+
+
+@pytest.mark.parametrize("answer", [[ran("a")], [{**SLEEP, "id": "a"}], [{"op": "StepPlanned", "id": "a"}]])
+async def test_an_app_that_names_ended_steps_for_ever_is_called_later_and_later_and_then_no_more(app, answer):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse(answer if asked.steps else [ran("a")], 206)
+
+    run = await app.run(handler)
+    assert (run["status"], len(app.asked) < 50) == ("Failed", True)
+    assert "without a step ending" in run["output"]["message"]
+
+
+async def test_a_step_that_no_request_finds_is_not_asked_for_for_ever(app):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse(
+            [{"op": "StepNotFound" if asked.target == "a" else "StepPlanned", "id": "a"}], 206
+        )
+
+    assert "did not know" in (await app.run(handler))["output"]["message"]
+
+
+async def test_many_steps_that_are_named_again_at_once_count_as_one_answer(app):
+    async def handler(asked: Asked) -> Response:
+        steps = [ran(str(number)) for number in range(100)]
+        return JSONResponse(steps, 206) if len(app.asked) < 4 else ended(len(asked.steps))
+
+    assert (await app.run(handler))["output"] == 100
+
+
+async def test_retry_after_is_a_day_at_most(app):
+    async def handler(asked: Asked) -> Response:
+        late = {"retry-after": "99999999999"}
+        return JSONResponse({"name": "E"}, 500, headers=late) if len(app.asked) == 1 else ended("done")
+
+    assert (await app.run(handler))["status"] == "Completed"
+    assert app.clock.elapsed.days == 1
