@@ -176,3 +176,17 @@ async def test_steps_survive_a_worker_that_dies_in_the_middle(app):
         return ended(asked.steps)
 
     assert (await app.run(handler))["output"] == {"a": {"data": 1}}
+
+
+@pytest.mark.parametrize(
+    "steps", ["x", 5, [5], [None], [{}], [{"op": "DeferAdd"}], [{**ran("a"), "metadata": 5}]]
+)
+async def test_steps_that_are_none_are_refused_and_nothing_is_kept(app, steps: Any):
+    refused = []
+
+    async def handler(asked: Asked) -> Response:
+        refused.append((await asked.checkpoint(steps=steps)).status_code)
+        return ended(len(asked.steps))
+
+    assert (await app.run(handler))["output"] == 0
+    assert refused == [400]

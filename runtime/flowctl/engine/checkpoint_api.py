@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from flowctl.engine.realtime import RAW_TOPIC, Tokens
 from flowctl.engine.store import RunRow
 from flowctl.engine.timing import Clock
 
+P, T = ParamSpec("P"), TypeVar("T")
 PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 OF_ITS_OWN_BODY = frozenset({"content-length", "content-encoding", "transfer-encoding"})
 OUTPUT_SECONDS = 300
@@ -50,7 +51,7 @@ class CheckpointApi:
     async def begin_run(self, request: Request) -> Response:
         """An app's endpoint has begun a run."""
         try:
-            run = self.endpoints.begin(await _sent(request), now=self.clock.now())
+            run = _done(self.endpoints.begin, await _sent(request), now=self.clock.now())
         except CheckpointError as err:
             return _refused(err, None)
         answer = {
@@ -66,7 +67,7 @@ class CheckpointApi:
         """Steps of a run that an endpoint has begun, its end among them."""
         id = request.path_params["id"]
         try:
-            self.endpoints.report(id, await _sent(request), now=self.clock.now())
+            _done(self.endpoints.report, id, await _sent(request), now=self.clock.now())
         except CheckpointError as err:
             return _refused(err, id)
         return Response(status_code=200)
@@ -75,7 +76,7 @@ class CheckpointApi:
         """Steps of a request that the engine made and that goes on."""
         id = request.path_params["id"]
         try:
-            self.checkpoints.keep(id, await _sent(request), now=self.clock.now())
+            _done(self.checkpoints.keep, id, await _sent(request), now=self.clock.now())
         except CheckpointError as err:
             return _refused(err, id)
         return Response(status_code=200)
@@ -126,6 +127,14 @@ async def _sent(request: Request) -> Mapping[str, Any]:
     if not isinstance(sent, dict):
         raise CheckpointError("invalid request body: it is not an object")
     return sent
+
+
+def _done(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what a body asks for; raises CheckpointError for one that is not as the protocol says."""
+    try:
+        return work(*args, **kwargs)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise CheckpointError(f"invalid request body: {err!r}") from err
 
 
 def _refused(err: CheckpointError, run_id: str | None) -> Response:
