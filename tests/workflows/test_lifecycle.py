@@ -226,6 +226,20 @@ async def test_abort_ends_the_run_as_canceled_after_the_step(register) -> None:
     assert [event.type async for event in run.observe_stream()][-1] == "workflow-canceled"
 
 
+async def test_a_step_that_aborts_and_then_fails_is_not_tried_again_and_the_run_is_canceled(register) -> None:
+    tries: list[int] = []
+
+    async def leave(ctx: StepContext[Any]) -> None:
+        tries.append(ctx.retry_count)
+        ctx.abort()
+        raise ValueError("no use going on")
+
+    workflow = create_workflow(id="w").then(create_step(id="leave", execute=leave, retries=3)).then(ok)
+    await register(workflow)
+    result = await run(workflow)
+    assert (result.status, result.steps["leave"].status, tries) == ("canceled", "failed", [0])
+
+
 async def test_a_step_in_flight_of_a_canceled_run_finishes_and_counts_for_nothing(register) -> None:
     began, finished = asyncio.Event(), asyncio.Event()
 
@@ -330,6 +344,28 @@ async def test_causes_are_kept_as_a_chain(register) -> None:
     error = (await run(workflow)).steps["broken"].error
     messages = [error.message, error.cause.message, error.cause.cause.message]
     assert messages == ["API call failed", "HTTP request failed", "Network connection refused"]
+
+
+def ring() -> Exception:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(("error", "says"), [(ring(), "first"), (UnspeakableError(), "has no message")])
+async def test_an_error_that_leads_back_to_itself_or_cannot_be_shown_fails_its_step(
+    register, error, says
+) -> None:
+    workflow = create_workflow(id="w").then(broken(error))
+    await register(workflow)
+    result = await run(workflow)
+    assert (result.status, result.error.name) == ("failed", type(error).__name__)
+    assert says in result.error.message
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError("inner"), SystemExit(3)])

@@ -20,7 +20,8 @@ from flowctl.engine.realtime import RAW_TOPIC, Tokens
 from flowctl.engine.store import RunRow
 from flowctl.engine.timing import Clock
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 PREFIXES = ("/v1/checkpoint", "/v1/http/runs")
 OF_ITS_OWN_BODY = frozenset({"content-length", "content-encoding", "transfer-encoding"})
 OUTPUT_SECONDS = 300

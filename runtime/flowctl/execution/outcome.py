@@ -99,17 +99,32 @@ def error_of(err: BaseException, *, depth: int = _CAUSE_DEPTH) -> RunError:
     cause = err.__cause__ or (None if err.__suppress_context__ else err.__context__)
     return RunError(
         name=type(err).__name__,
-        message=str(err),
+        message=_message(err),
         stack="".join(traceback.format_exception(err, limit=-20)),
         cause=error_of(cause, depth=depth - 1) if cause is not None and depth > 0 else None,
         attributes={k: v for k, v in attributes.items() if k not in {"name", "message", "stack", "cause"}},
     )
 
 
-def is_retriable(err: BaseException | None) -> bool:
+def _message(err: BaseException) -> str:
+    try:
+        return str(err)
+    except Exception:  # noqa: BLE001 - the user's own `__str__`
+        return "This error has no message: its __str__ failed."
+
+
+def is_retriable(err: BaseException) -> bool:
     """Whether trying again may help: not when the error, or one of its causes, says it cannot."""
-    while err is not None:
-        if isinstance(err, NonRetriableError) or type(err).__name__ == "NonRetriableError":
-            return False
-        err = err.__cause__
-    return True
+    return not any(
+        isinstance(known, NonRetriableError) or type(known).__name__ == "NonRetriableError"
+        for known in _with_causes(err)
+    )
+
+
+def _with_causes(err: BaseException) -> list[BaseException]:
+    """The error and what it came from, each once: causes may form a ring."""
+    known, cause = [err], err.__cause__
+    while cause is not None and all(cause is not other for other in known):
+        known.append(cause)
+        cause = cause.__cause__
+    return known

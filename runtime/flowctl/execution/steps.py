@@ -146,7 +146,7 @@ async def mark(
 def _is_last(call: Call, outcome: Outcome, attempt: int) -> bool:
     retry = call.scope.workflow.options.retry
     retries = retry.attempts if call.step.retries is None else call.step.retries
-    return outcome.record.status != "failed" or not outcome.retriable or attempt >= retries
+    return outcome.record.status != "failed" or not outcome.retriable or outcome.aborted or attempt >= retries
 
 
 def _begun(walk: Walk, call: Call, before: StepResult | None, attempt: int) -> StepResult:
@@ -170,13 +170,13 @@ async def _execute(
 ) -> Outcome:
     if walk.canceled:
         return Outcome(replace(begun, status="canceled", ended_at=walk.journal.now()))
+    context = _Context(walk, call, op, begun=begun, before=before, attempt=attempt)
     try:
-        context = _Context(walk, call, op, begun=begun, before=before, attempt=attempt)
         return await context.run()
     except (Exception, asyncio.CancelledError, SystemExit) as err:
         if isinstance(err, asyncio.CancelledError) and _is_being_canceled():
             raise
-        return _failed(walk, call, begun, err)
+        return replace(_failed(walk, call, begun, err), aborted=context.aborted)
 
 
 def _is_being_canceled() -> bool:
@@ -186,10 +186,11 @@ def _is_being_canceled() -> bool:
 
 
 def _failed(walk: Walk, call: Call, begun: StepResult, err: BaseException) -> Outcome:
+    error = error_of(err)
     walk.env.logger.error(
-        "Step %r of workflow %r failed: %s", call.key, call.scope.workflow.id, err, exc_info=err
+        "Step %r of workflow %r failed: %s", call.key, call.scope.workflow.id, error.message, exc_info=err
     )
-    record = replace(begun, status="failed", error=error_of(err), ended_at=walk.journal.now())
+    record = replace(begun, status="failed", error=error, ended_at=walk.journal.now())
     return Outcome(record, retriable=is_retriable(err))
 
 
@@ -205,6 +206,7 @@ class _Context:
         self.context_before = walk.request_context.to_json()
         self.request_context = RequestContext(own_copy(self.context_before))
         self.attempt = attempt
+        self.aborted = False
 
     async def run(self) -> Outcome:
         """Run the step's code to its end, a suspension or an early end."""
@@ -220,6 +222,7 @@ class _Context:
                 raise
             return await self._left(signal, facts)
         finally:
+            self.aborted = bool(facts.aborted)
             await self.writes.flushed()
 
     def _facts(self) -> ContextFacts:
