@@ -48,9 +48,10 @@ async def test_the_page_of_a_proxy_is_no_result(app):
     assert (run["status"], run["output"], len(app.asked)) == ("Completed", "done", 2)
 
 
-async def test_an_answer_without_opcodes_has_the_function_called_again(app):
+@pytest.mark.parametrize("answer", [[], [{"op": "None"}], [{"op": "None", "id": "a"}]])
+async def test_an_answer_that_asks_for_nothing_has_the_function_called_again(app, answer: Any):
     async def handler(asked: Asked) -> Response:
-        return JSONResponse([], 206) if len(app.asked) == 1 else ended("done")
+        return JSONResponse(answer, 206) if len(app.asked) == 1 else ended("done")
 
     assert (await app.run(handler))["status"] == "Completed"
 
@@ -100,3 +101,27 @@ async def test_retry_after_is_a_day_at_most(app):
 
     assert (await app.run(handler))["status"] == "Completed"
     assert app.clock.elapsed.days == 1
+
+
+async def test_a_step_may_have_any_id(app):
+    id = 'a "b"\r\n\x00&c=d é'
+
+    async def handler(asked: Asked) -> Response:
+        if asked.target == id:
+            return JSONResponse([ran(id, "data")], 206)
+        return ended(asked.steps[id]["data"]) if asked.steps else planned()
+
+    def planned() -> Response:
+        return JSONResponse([{"op": "StepPlanned", "id": id}], 206)
+
+    assert (await app.run(handler, retries=0))["output"] == "data"
+
+
+async def test_a_fetch_that_cannot_be_made_fails_its_step(app):
+    async def handler(asked: Asked) -> Response:
+        if asked.steps:
+            return ended(asked.steps["f"]["error"]["name"])
+        opts = {"url": "http://127.0.0.1:1/", "headers": 5}
+        return JSONResponse([{"op": "Gateway", "id": "f", "opts": opts}], 206)
+
+    assert (await app.run(handler, retries=0))["output"] == "GatewayError"

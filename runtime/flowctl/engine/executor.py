@@ -209,7 +209,7 @@ class Executor:
             return []
         try:
             end = fetches.end_of(detail, await self.transport.send(fetches.request_of(detail)))
-        except (OSError, ValueError, KeyError) as err:
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
             end = fetches.failure(detail, str(err))
         if "error" in end and not call.is_last:
             return [backed_off(replace(call, now=self.clock.now()))]

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -49,7 +50,7 @@ def to_function(job: Job, run: RunRow, function: Function, state: State, keys: K
     """A call of a registered function."""
     url = function.url
     if job.target != DISCOVERY:
-        url = url.replace("stepId=step", f"stepId={job.target}")
+        url = url.replace("stepId=step", f"stepId={quote(job.target, safe='')}")
     request_id = dispatch_id(now, job.id, job.generation)
     body = _body(job, run, function, state, request_id)
     headers = {
@@ -89,7 +90,7 @@ def _headers(job: Job, run: RunRow, keys: Keys, request_id: str) -> dict[str, st
         "x-request-id": request_id,
         "x-inngest-generation-id": str(job.generation),
         "x-inngest-job-id": str(job.id),
-        "x-inngest-step-id": job.target,
+        "x-inngest-step-id": quote(job.target, safe=""),
     }
 
 
@@ -103,7 +104,7 @@ def _body(job: Job, run: RunRow, function: Function, state: State, request_id: s
     events = run.events_json
     use_api = 2 * len(events) + state.size > MAX_BODY_BYTES
     context = _context(job, run, function, state, request_id, use_api=use_api)
-    steps = b"" if use_api else b",".join(b'"%b":%b' % (id.encode(), body) for id, body in state.steps)
+    steps = b"" if use_api else b",".join(b"%b:%b" % (orjson.dumps(id), body) for id, body in state.steps)
     return b'{"ctx":%b,"defers":%b,"event":%b,"events":%b,"steps":{%b},"use_api":%b,"version":%d}' % (
         orjson.dumps(context),
         orjson.dumps(state.defers),

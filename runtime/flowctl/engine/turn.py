@@ -292,7 +292,7 @@ def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> li
         case "DiscoveryRequest":
             return [Discover()]
         case "None":  # nothing to do, unless that is all there is and nothing else is under way
-            return [] if op.get("id") else [Drop(call.target)]
+            return [Drop(call.target)]
         case _:
             return [_of_waiting(op, call)]
 
