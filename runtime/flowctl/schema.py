@@ -14,7 +14,7 @@ import pydantic
 import pydantic_core
 from typing_extensions import TypeVar
 
-from flowctl.errors import Issue, SchemaIssues, ValidationError
+from flowctl.errors import DefinitionError, Issue, SchemaIssues, ValidationError
 
 T = TypeVar("T", default=Any)
 
@@ -88,7 +88,16 @@ class Schema(Generic[T]):
 
     @cached_property
     def _adapter(self) -> pydantic.TypeAdapter[T]:
-        return pydantic.TypeAdapter(self.type)
+        """Made when it is first needed, for types may be defined late; raises DefinitionError."""
+        try:
+            adapter: pydantic.TypeAdapter[T] = pydantic.TypeAdapter(self.type)
+            adapter.rebuild()
+        except (pydantic.PydanticUserError, NameError, SyntaxError) as err:
+            reason = str(err).partition("\n")[0]
+            raise DefinitionError(
+                f"The schema {self.type!r} is no type that can be validated: {reason}"
+            ) from err
+        return adapter
 
     def parse(self, data: object, *, what: str) -> T:
         """The validated value; raises ValidationError whose text starts with `what`."""

@@ -88,7 +88,8 @@ def create_step(
         metadata: JSON data shown in the graph.
 
     Input and output are validated each time; data that does not fit fails the step. Raises DefinitionError
-    for an id that is empty or has `/`, `[` or `]` in it, negative retries, or a schema that is none.
+    for an id that is empty or has `/`, `[` or `]` in it, or negative retries; a schema that is no type is
+    refused once it is first used.
     """
     check_id("step", id)
     if retries is not None and retries < 0:

@@ -9,13 +9,14 @@ import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, get_args
 
 from typing_extensions import TypeVar
 
 from flowctl import graph, mapping
 from flowctl.context import StepContext
-from flowctl.errors import DefinitionError, StepNotFoundError
+from flowctl.errors import DefinitionError, Issue, StepNotFoundError, ValidationError
+from flowctl.snapshot import RunStatus
 from flowctl.step import Schemas, Step
 from flowctl.stored import in_detail
 from flowctl.stored_run import StoredRuns
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from flowctl.app import App
     from flowctl.run import Run
-    from flowctl.snapshot import RunStatus
     from flowctl.stored_run import StoredRun
 
 In = TypeVar("In", default=Any)
@@ -264,8 +264,11 @@ class Workflow(Generic[In, Out]):
 
         `page` counts from 0 and acts together with `per_page`; dates are those of the run's creation, both
         inclusive (without a time zone: local time). A workflow that is registered with no app has no runs.
-        Raises ValidationError for a negative page.
+        Raises ValidationError for a negative page and a status that there is not.
         """
+        if status is not None and status not in (known := get_args(RunStatus)):
+            issue = Issue("status", f"Input should be one of {', '.join(known)}")
+            raise ValidationError("Invalid filter of runs", [issue])
         if self.app is None:
             return StoredRuns([], 0)
         return await (await self.app.opened()).list_runs(

@@ -299,3 +299,15 @@ def later(ctx: StepContext[Any]) -> bool:
 def test_what_cannot_run_is_refused_where_it_is_defined(define: Any, says: str) -> None:
     with pytest.raises(DefinitionError, match=says):
         define(create_workflow(id="w"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"), [(5, "The schema 5 is no type"), ("Nope", "'Nope' is not defined")]
+)
+async def test_a_schema_that_is_no_type_is_named_when_the_run_begins(
+    register, schema: Any, says: str
+) -> None:
+    workflow = create_workflow(id="w", input_schema=schema).then(increment)
+    await register(workflow)
+    with pytest.raises(DefinitionError, match=says):
+        await run(workflow, 1)

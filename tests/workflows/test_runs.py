@@ -153,6 +153,8 @@ async def test_pages_and_dates_have_edges(register) -> None:
     assert await listed(status="failed") == ("", 0)
     with pytest.raises(ValidationError, match="- page: must be 0 or more, not -1"):
         await listed(page=-1, per_page=2)
+    with pytest.raises(ValidationError, match="- status: Input should be one of pending, running"):
+        await listed(status="done")
 
 
 async def test_a_stored_run_shows_nested_steps_by_path(register) -> None:
