@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from flowctl.step import Step
@@ -174,10 +175,18 @@ def step_json(step: AnyStep) -> dict[str, Any]:
     }
 
 
-def source_of(function: Callable[..., Any] | Mapping[str, Any]) -> str:
+def source_of(function: Callable[..., Any]) -> str:
     """The source text of a function, shortened, for people who look at the graph."""
     try:
-        source = textwrap.dedent(inspect.getsource(function))  # pyright: ignore[reportArgumentType] - anything else raises TypeError
+        return _source_of(function)
+    except TypeError:  # an object that can be called, and has no hash
+        return _source_of.__wrapped__(function)
+
+
+@lru_cache(maxsize=1000)  # each run stores its graph, and to find a source takes long
+def _source_of(function: Callable[..., Any]) -> str:
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
         source = getattr(function, "__name__", repr(function))
     return source.strip()[:_SOURCE_LIMIT]

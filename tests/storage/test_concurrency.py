@@ -37,8 +37,8 @@ async def test_many_tasks_commit_to_one_run_at_once(database: Database) -> None:
     assert numbers == sorted(numbers)
 
 
-async def test_a_follower_misses_no_event_of_concurrent_commits(shared: Database) -> None:
-    writers, reader, seen = [shared.storage() for _ in range(3)], shared.storage(), [(0, None)]
+async def test_a_follower_misses_no_event_of_concurrent_commits(database: Database) -> None:
+    writers, reader, seen = [database.storage() for _ in range(3)], database.storage(), [(0, None)]
     await begun(reader)
     commits = asyncio.gather(*(commit(writers[n % 3], events=[f"e{n}"]) for n in range(60)))
     while not commits.done():

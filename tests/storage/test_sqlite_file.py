@@ -11,7 +11,7 @@ import pytest
 from flowctl import SQLiteStorage
 from flowctl.errors import StorageError
 from flowctl.storage import sqlite
-from tests.storage.databases import begun, commit
+from tests.storage.databases import begun, commit, snapshot
 
 
 @pytest.fixture
@@ -88,4 +88,14 @@ async def test_a_database_may_be_in_memory() -> None:
     stored = await storage.get_run("w", "r")
     assert stored is not None
     assert (stored.steps["one"].output, len(await storage.read_events("w", "r"))) == (1, 1)
+    await storage.close()
+
+
+async def test_a_large_input_is_not_written_anew_with_each_step(tmp_path: Any) -> None:
+    storage = SQLiteStorage(tmp_path / "runs.db")
+    await begun(storage, input="x" * 1_000_000)
+    for number in range(30):
+        await commit(storage, snapshot=snapshot(state={"n": "x" * number}))
+    written = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert written < 5_000_000
     await storage.close()

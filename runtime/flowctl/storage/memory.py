@@ -6,6 +6,7 @@ reads gets copies, made through the same JSON as those that come from a database
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from bisect import bisect_right
@@ -140,12 +141,14 @@ class MemoryStorage:
 
     async def get_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """See Storage."""
+        await _let_others_in()
         with self._lock:
             run = self._runs.get((workflow_id, run_id))
             return run.read() if run else None
 
     async def get_shown_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
         """See Storage."""
+        await _let_others_in()
         with self._lock:
             run = self._runs.get((workflow_id, run_id))
             return run.read_shown() if run else None
@@ -171,6 +174,7 @@ class MemoryStorage:
         **filters: Unpack[RunFilters],
     ) -> StoredRuns:
         """See Storage."""
+        await _let_others_in()
         runs, total = self._list(workflow_id, filters, Window.of_page(page=page, per_page=per_page))
         return StoredRuns(runs, total)
 
@@ -183,6 +187,7 @@ class MemoryStorage:
         **filters: Unpack[RunFilters],
     ) -> tuple[list[dict[str, Any]], int]:
         """See Storage."""
+        await _let_others_in()
         runs, total = self._list(workflow_id, filters, Window(limit, offset))
         return [run.to_json() for run in runs], total
 
@@ -212,6 +217,7 @@ class MemoryStorage:
         self, workflow_id: str, run_id: str, *, after: int = 0
     ) -> list[tuple[int, WorkflowEvent]]:
         """See Storage."""
+        await _let_others_in()
         with self._lock:
             run = self._runs.get((workflow_id, run_id))
             known = run.events if run else []
@@ -305,3 +311,8 @@ class MemoryStorage:
         self._outbox.pop(key, None)
         self._turns.pop(key, None)
         return self._runs.pop(key, None) is not None
+
+
+async def _let_others_in() -> None:
+    """Before a read: whoever reads in a loop until something has happened must let it happen."""
+    await asyncio.sleep(0)

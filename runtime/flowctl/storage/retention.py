@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from flowctl.storage.database import Database
 
 
+_REST = (sql.DELETE_BASES, sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES, sql.DELETE_TURNS)
+
+
 def delete(db: Database, workflow_id: str, run_id: str) -> bool:
     """Forget a run; whether there was one."""
     is_known = db.execute(sql.DELETE_RUN, (workflow_id, run_id)).rowcount > 0
@@ -27,6 +30,6 @@ def prune(db: Database, *, before: int, limit: int) -> int:
 
 def _forget_rest(db: Database, runs: Sequence[tuple[str, ...]]) -> None:
     """Delete what belongs to runs whose own rows are gone: whoever writes to one waits for those rows."""
-    for statement in (sql.DELETE_RECORDS, sql.DELETE_EVENTS, sql.DELETE_DISPATCHES, sql.DELETE_TURNS):
+    for statement in _REST:
         if runs:
             db.executemany(statement, runs)

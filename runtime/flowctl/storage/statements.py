@@ -67,20 +67,39 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (workflow_id, run_id, engine_run)
     );
     """,
+    """
+    CREATE TABLE bases (
+        workflow_id TEXT NOT NULL, run_id TEXT NOT NULL, body {json} NOT NULL,
+        PRIMARY KEY (workflow_id, run_id)
+    );
+    INSERT INTO bases SELECT workflow_id, run_id, base FROM runs WHERE base IS NOT NULL;
+    ALTER TABLE runs DROP COLUMN base;
+    """,
 )
+# what stays as it is during a leg has rows of its own: SQLite writes a row anew as a whole, a large input too
+_BASE = "(SELECT body FROM bases WHERE bases.workflow_id = runs.workflow_id AND bases.run_id = runs.run_id)"
 
 ALL = 2**62  # rows, where a statement has a limit
 
 INSERT_RUN = """
     INSERT INTO runs
-    (workflow_id, run_id, resource_id, status, shown_status, created_at, updated_at, base, header, hidden)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+    (workflow_id, run_id, resource_id, status, shown_status, created_at, updated_at, header, hidden)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+PUT_BASE = """
+    INSERT INTO bases (workflow_id, run_id, body) VALUES (?, ?, ?)
+    ON CONFLICT (workflow_id, run_id) DO UPDATE SET body = excluded.body
 """
 CLAIM_RUN = """
-    UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?, leg = leg + 1,
+    UPDATE runs SET status = ?, updated_at = ?, header = ?, leg = leg + 1,
         engine = ?, lease_owner = ?, lease_until = ?, shown_status = COALESCE(?, shown_status)
     WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg)
     RETURNING hidden = 1 OR shown IS NOT NULL, leg
+"""
+UPDATE_HEADER = """
+    UPDATE runs SET updated_at = ?, header = ?
+    WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status = ? AND shown_status = ?
+        AND hidden = 0 AND shown IS NULL
 """
 UPDATE_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, header = ?, shown_status = COALESCE(?, shown_status)
@@ -88,7 +107,7 @@ UPDATE_RUN = """
     RETURNING hidden = 1 OR shown IS NOT NULL
 """
 REPLACE_HEADER = """
-    UPDATE runs SET status = ?, updated_at = ?, base = ?, header = ?,
+    UPDATE runs SET status = ?, updated_at = ?, header = ?,
         hidden = 0, shown = NULL, shown_status = ?
     WHERE workflow_id = ? AND run_id = ?
 """
@@ -103,23 +122,23 @@ CANCEL_RUN = """
     UPDATE runs SET status = 'canceled', updated_at = ?, shown = NULL, shown_status = 'canceled'
     WHERE workflow_id = ? AND run_id = ? AND status NOT IN ('success', 'failed', 'canceled')
 """
-READ_RUN = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header FROM runs
+READ_RUN = f"""
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, {_BASE}, header FROM runs
     WHERE workflow_id = ? AND run_id = ?
-"""
-LOCK_IF_SHOWN_AS_IT_STANDS = """
+"""  # noqa: S608 - _BASE is a constant
+LOCK_IF_SHOWN_AS_IT_STANDS = f"""
     UPDATE runs SET status = status
     WHERE workflow_id = ? AND run_id = ? AND hidden = 0 AND shown IS NULL
-    RETURNING workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header
-"""
+    RETURNING workflow_id, run_id, resource_id, status, created_at, updated_at, leg, {_BASE}, header
+"""  # noqa: S608 - _BASE is a constant
 SHOW_AS_IT_STANDS = "UPDATE runs SET hidden = 0, shown = NULL WHERE workflow_id = ? AND run_id = ?"
 KEEP_SHOWN = "UPDATE runs SET shown = ?, shown_status = ? WHERE workflow_id = ? AND run_id = ?"
 READ_SHOWN = "SELECT shown FROM runs WHERE workflow_id = ? AND run_id = ? AND hidden = 0"
 READ_STATUS = "SELECT status, leg FROM runs WHERE workflow_id = ? AND run_id = ?"
-LIST_RUNS = """
-    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header, shown
-    FROM runs WHERE hidden = 0 AND {where} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
-"""
+LIST_RUNS = f"""
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, {_BASE}, header, shown
+    FROM runs WHERE hidden = 0 AND {{where}} ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?
+"""  # noqa: S608 - _BASE is a constant
 COUNT_RUNS = "SELECT count(*) FROM runs WHERE hidden = 0 AND {where}"
 COUNT_BY_STATUS = """
     SELECT workflow_id, shown_status, count(*) FROM runs
@@ -131,6 +150,7 @@ RECORDS_OF_RUNS = """
     JOIN records ON records.workflow_id = column1 AND records.run_id = column2
     ORDER BY records.rowid
 """
+DELETE_BASES = "DELETE FROM bases WHERE workflow_id = ? AND run_id = ?"
 DELETE_RUN = "DELETE FROM runs WHERE workflow_id = ? AND run_id = ?"
 PRUNE_RUNS = """
     DELETE FROM runs WHERE status IN ('success', 'failed', 'canceled') AND updated_at < ?
