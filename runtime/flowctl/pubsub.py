@@ -21,8 +21,9 @@ POLLS_A_LOOK = 4  # in vain, after which the run itself is looked for
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One who follows a run, in its event loop."""
+    """One who follows a run, in its event loop: all that happens, or only that it comes to rest."""
 
+    for_rest: bool = False
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     pause: float = POLL_SECONDS
     _event: asyncio.Event = field(default_factory=asyncio.Event)
@@ -53,12 +54,13 @@ class Feed:
         self._lock = threading.Lock()
         self._waiters: dict[tuple[str, str], list[Waiter]] = {}
 
-    def wake(self, workflow_id: str, run_id: str) -> None:
-        """Tell followers that there are new events."""
+    def wake(self, workflow_id: str, run_id: str, *, at_rest: bool) -> None:
+        """Tell followers that there are new events, and whether the run is at rest now."""
         with self._lock:
             waiters = list(self._waiters.get((workflow_id, run_id), ()))
         for waiter in waiters:
-            waiter.wake()
+            if at_rest or not waiter.for_rest:
+                waiter.wake()
 
     async def follow(
         self, storage: Storage, workflow_id: str, run_id: str, *, after: int = 0
@@ -80,9 +82,9 @@ class Feed:
                 told = await waiter.wait()
 
     @contextlib.contextmanager
-    def joined(self, workflow_id: str, run_id: str) -> Generator[Waiter]:
+    def joined(self, workflow_id: str, run_id: str, *, for_rest: bool = False) -> Generator[Waiter]:
         """One who is woken by what happens in a run; whoever looks first and waits then misses nothing."""
-        waiter = Waiter()
+        waiter = Waiter(for_rest)
         with self._lock:
             self._waiters.setdefault((workflow_id, run_id), []).append(waiter)
         try:

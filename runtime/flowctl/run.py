@@ -260,7 +260,7 @@ class Run(Generic[Out]):
         ):
             return
         await notify_ended(self.workflow, "canceled", partial(self._info, (await self._stored()).snapshot))
-        self.app.feed.wake(self.workflow_id, self.run_id)
+        self.app.feed.wake(self.workflow_id, self.run_id, at_rest=True)
         if self.app.engine_for(self.workflow) == "local":
             self.app.local_runner.abort(self.workflow_id, self.run_id)
         else:

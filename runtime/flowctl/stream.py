@@ -39,7 +39,7 @@ class LegEnd:
             if left_after is None:
                 return
             self._after = left_after
-        with run.app.feed.joined(run.workflow_id, run.run_id) as waiter:
+        with run.app.feed.joined(run.workflow_id, run.run_id, for_rest=True) as waiter:
             while not await self._has_ended():
                 await waiter.wait()
 

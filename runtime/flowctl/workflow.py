@@ -87,6 +87,7 @@ class Workflow(Generic[In, Out]):
         self.metadata = metadata
         self.client = client
         self.nodes: list[graph.Node] = []
+        self._graph: list[dict[str, Any]] | None = None
         self.committed = False
         self.app: App | None = None
 
@@ -115,7 +116,9 @@ class Workflow(Generic[In, Out]):
     @property
     def serialized_step_graph(self) -> list[dict[str, Any]]:
         """The graph as JSON data, as snapshots and the API show it."""
-        return [node.to_json() for node in self.nodes]
+        if self._graph is None or not self.committed:
+            self._graph = [node.to_json() for node in self.nodes]
+        return self._graph
 
     def then(self, step: Step[Any, Any] | Workflow[Any, Any]) -> Self:
         """Run a step (or a workflow) next."""
@@ -302,7 +305,7 @@ class Workflow(Generic[In, Out]):
         """Forget a run; False when there was none. Whoever waits for its end gets RunNotFoundError."""
         app = self._home()
         was_there = await (await app.opened()).delete_run(self.id, run_id)
-        app.feed.wake(self.id, run_id)
+        app.feed.wake(self.id, run_id, at_rest=True)
         return was_there
 
     @property
@@ -337,7 +340,7 @@ class Workflow(Generic[In, Out]):
 
     def _add(self, node: graph.Node) -> Self:
         self.nodes.append(node)
-        self.committed = False
+        self._graph, self.committed = None, False
         return self
 
     def _condition(self, condition: Any) -> Any:

@@ -7,8 +7,8 @@ steps (engine in a file), `restate` a handler of n `ctx.run`. Each is timed from
 the moment when its caller knows its result, one after the other in each round, on this machine. FOLDER has
 `node_modules/.bin/restate-server` (npm `@restatedev/restate-server`) and `venv/bin/python` with `restate-sdk`
 and `hypercorn`, on which its documentation runs it; without it the other two are timed. Our apps run on
-uvicorn, as `flowctl start` has it. All are driven through the engine's small transport: httpx would take more of
-the processors than what is measured. Quote the ratios: Restate's time in ours.
+uvicorn, as `flowctl start` has it. All are driven through the engine's small transport: httpx would take
+more of the processors than what is measured. Quote the ratios: Restate's time in ours.
 """
 
 from __future__ import annotations

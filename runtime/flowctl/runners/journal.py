@@ -108,5 +108,6 @@ class StoredJournal:
         commit = Commit(*run, self.leg, self.now(), snapshot, records, events, is_shown)
         stored = await self.storage.commit(commit)
         if stored and events:
-            self.feed.wake(self.workflow_id, self.run_id)
+            at_rest = isinstance(snapshot, Snapshot) and snapshot.status not in ACTIVE
+            self.feed.wake(self.workflow_id, self.run_id, at_rest=at_rest)
         return stored

@@ -67,11 +67,11 @@ class Endpoint:
         request.state.engine_body = body
         asked = comm_lib.CommRequest(
             body=body,
-            headers=dict(request.headers.items()),
+            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw},
             public_path=None,
-            query_params=dict(request.query_params.items()),
+            query_params=dict(request.query_params),
             raw_request=request,
-            request_url=str(request.url),
+            request_url=str(request.url) if request.method == "PUT" else "",  # a sync alone says where it is
             serve_origin=None,
             serve_path=None,
         )
