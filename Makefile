@@ -33,6 +33,8 @@ soak-crashes: $(STAMP)  ## kill processes at every durable operation: nothing is
 	$(BIN)/python -m tests.crashes local --postgres
 	$(BIN)/python -m tests.crashes worker
 	$(BIN)/python -m tests.crashes worker --leg 4
+	$(BIN)/python -m tests.crashes worker --apart
+	$(BIN)/python -m tests.crashes engine --apart --sample 40
 	$(BIN)/python -m tests.crashes worker --postgres --sample 20
 	$(BIN)/python -m tests.crashes engine
 

@@ -1,9 +1,10 @@
 """Kill processes at durable operations and see what comes of the run.
 
     python -m tests.crashes local|worker|engine [--dsn DSN | --postgres] [--sample N] [--seed N] [--deaths N]
-        [--leg N]
+        [--leg N] [--apart]
 
 `local` kills the process of the local engine, `worker` an Inngest function's, `engine` the embedded engine.
+With `--apart` nested workflows are functions of their own, and their ends take turns.
 Runs are kept in SQLite, at `--dsn`, or (`--postgres`) on a PostgreSQL server of its own. Without `--sample`
 every point is tried. Each life is a fork of this process, which stays single-threaded. Prints what went
 wrong; the exit code is 1 then.
@@ -50,8 +51,8 @@ class Story:
 class Stage:
     """Where stories are played: an engine, a kind of database."""
 
-    def __init__(self, kind: str, folder: Path, dsn: str | None, leg: int) -> None:
-        self.kind, self.folder, self.dsn, self.leg = kind, folder, dsn, leg
+    def __init__(self, kind: str, folder: Path, dsn: str | None, **life: Any) -> None:
+        self.kind, self.folder, self.dsn, self.life = kind, folder, dsn, life
         self.count = 0
         self.port, self.engine_port = free_port(), free_port()
         self.engine: subprocess.Popen[bytes] | None = None
@@ -73,7 +74,7 @@ class Stage:
             log,
             engine=f"http://127.0.0.1:{self.engine_port}",
             port=self.port,
-            leg=self.leg,
+            **self.life,
         )
         try:
             if self.kind == "worker":
@@ -202,13 +203,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deaths", type=int, default=1)
     parser.add_argument("--leg", type=int, default=500, help="how many steps a leg on Inngest has")
+    parser.add_argument("--apart", action="store_true")
     given = parser.parse_args()
     logging.getLogger("flowctl").setLevel(logging.CRITICAL)  # a step of the story fails on purpose
     bad = 0
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="crashes-"))
         dsn = stack.enter_context(postgres_server()) if given.postgres else given.dsn
-        stage = Stage(given.kind, Path(folder), dsn, given.leg)
+        stage = Stage(given.kind, Path(folder), dsn, leg=given.leg, apart=given.apart)
         undisturbed = stage.play(Story(()))
         expected = next(line[2] for line in undisturbed if line[:2] == ["ended", "success"])
         writes = int(undisturbed[-1][1])

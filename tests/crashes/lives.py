@@ -77,6 +77,12 @@ class Mortal:
     async def delivered(self, dispatch: Any) -> Any:
         return await self._write(super().delivered(dispatch))
 
+    async def take_turn(self, turn: Any, **more: Any) -> Any:
+        return await self._write(super().take_turn(turn, **more))
+
+    async def pass_turn(self, turn: Any, **more: Any) -> Any:
+        return await self._write(super().pass_turn(turn, **more))
+
     async def _write(self, writing: Any, ops: list[str] = []) -> Any:  # noqa: B006 - never changed
         self.writes += 1
         number = self.writes
@@ -110,8 +116,8 @@ def storage(where: str, log: Log, death: Death | None) -> Any:
     return made
 
 
-def workflow_of(log: Log) -> Any:
-    """Every control flow, short; each body tells that it begins."""
+def workflow_of(log: Log, **nested: Any) -> Any:
+    """Every control flow, short; each body tells that it begins. `nested` are options of nested workflows."""
 
     def named(id: str, work: Any, **options: Any) -> Any:
         async def execute(ctx: StepContext[Any, Any, Any]) -> Any:
@@ -128,10 +134,11 @@ def workflow_of(log: Log) -> Any:
             raise RuntimeError(f"try {ctx.retry_count}")
         return ctx.input_data
 
-    inner = create_workflow(id="inner").then(named("i1", lambda c: c.input_data + 1)).sleep(3)
+    inner = create_workflow(id="inner", **nested).then(named("i1", lambda c: c.input_data + 1)).sleep(3)
     inner.then(named("i2", lambda c: c.input_data + 1)).commit()
-    each = create_workflow(id="each").then(named("e", lambda c: c.input_data * 2)).commit()
-    again = create_workflow(id="again").then(named("n1", lambda c: c.input_data + 1))
+    each = create_workflow(id="each", **nested).then(named("e", lambda c: c.input_data * 2)).commit()
+    one = create_workflow(id="one").then(each).then(named("o", lambda c: c.input_data + 1)).commit()
+    again = create_workflow(id="again", **nested).then(named("n1", lambda c: c.input_data + 1))
     again.then(named("n2", lambda c: c.input_data * 2)).commit()
     return (
         create_workflow(id="crash", retry_config={"attempts": 0, "delay": 5})
@@ -139,11 +146,11 @@ def workflow_of(log: Log) -> Any:
         .parallel([named("p1", lambda c: c.input_data + 1), named("p2", lambda c: c.input_data + 2)])
         .map({"x": {"step": "p1"}, "y": {"step": "p2"}})
         .branch([
-            (lambda c: True, named("b1", lambda c: [c.input_data["x"], 7])),
+            (lambda c: True, named("b1", lambda c: [c.input_data["x"], 7, 9])),
             (lambda c: False, named("b2", lambda c: [])),
         ])
         .map(lambda c: c.input_data["b1"])
-        .foreach(each, concurrency=2)
+        .foreach(one, concurrency=2)
         .foreach(named("f", lambda c: c.input_data + 1), concurrency=2)
         .map(lambda c: sum(c.input_data))
         .dountil(named("loop", lambda c: c.input_data + 1), lambda c: c.iteration_count >= 3)
@@ -169,15 +176,16 @@ async def local_life(where: str, log: Log, death: Death | None, *, first: bool) 
 
 
 async def inngest_life(
-    where: str, log: Log, death: Death | None, *, first: bool, engine: str, port: int, leg: int
+    where: str, log: Log, death: Death | None, *, first: bool, engine: str, port: int, leg: int, apart: bool
 ) -> None:
-    """A worker that an Inngest engine calls at a port."""
+    """A worker that an Inngest engine calls at a port; with `apart` nested workflows are functions too."""
     import httpx
     import inngest
 
     from flowctl import serve
 
-    workflow = workflow_of(log)
+    nested: Any = {"concurrency": [inngest.Concurrency(limit=5)]} if apart else {}
+    workflow = workflow_of(log, **nested)
     client = inngest.Inngest(
         app_id="crash", is_production=False, api_base_url=engine, event_api_base_url=engine
     )

@@ -35,3 +35,7 @@ def test_a_run_on_inngest_survives_kills(victim: str) -> None:
 
 def test_a_long_run_on_inngest_survives_kills_between_its_legs() -> None:
     assert "4 stories" in crash("worker", "--sample", "4", "--leg", "5")
+
+
+def test_a_run_whose_nested_workflows_are_functions_survives_kills() -> None:
+    assert "2 stories" in crash("worker", "--sample", "2", "--apart")

@@ -101,7 +101,7 @@ async def on_engine(**options: Any) -> AsyncGenerator[Served]:
             app_id="test", is_production=False, api_base_url=front_url, event_api_base_url=front_url
         )
         stack.push_async_callback(client._http_client._http_client.aclose)
-        app = App(inngest=client, storage=MemoryStorage(), **options)
+        app = App(**{"inngest": client, "storage": MemoryStorage()} | options)
         made = Served(app, front, engine)
         web = Starlette(routes=[Route(PATH, _Counted(serve(app), made), methods=methods)])
         made.url = await stack.enter_async_context(listening(web)) + PATH

@@ -9,7 +9,7 @@ from typing import Any
 import inngest
 import pytest
 
-from flowctl import StepContext, create_step, create_workflow
+from flowctl import MemoryStorage, StepContext, create_step, create_workflow
 from flowctl.legs import LegLimits
 from tests.runners.front import Served, on_engine
 
@@ -145,3 +145,21 @@ async def test_a_request_that_is_given_up_in_its_turn_has_it_when_it_is_made_aga
         served.front.refuse = refuse
         assert (await served.start("w", [0, 1, 2])).result == [0, 1, 2]
         assert (next(refusals, "used"), set(ran.values())) == ("used", {1})
+
+
+async def test_a_request_that_dies_before_it_passes_its_turn_on_does_so_when_it_is_made_again():
+    died: list[Any] = []
+
+    class Dying(MemoryStorage):
+        async def pass_turn(self, turn: Any, *, passed: int) -> None:
+            if not died and "2.inner-last.start" in served.front.posted:
+                died.append(passed)
+                raise ConnectionError
+            await super().pass_turn(turn, passed=passed)
+
+    last = create_workflow(id="inner-last", concurrency=MANY).then(step("b")).commit()
+    workflow = create_workflow(id="w").foreach(inner(step("a")), concurrency=2)
+    workflow.map(lambda ctx: sum(ctx.input_data), id="sum").then(last).commit()
+    async with on_engine(workflows=[workflow], storage=Dying()) as served, asyncio.timeout(60):
+        assert (await served.start("w", [0, 1, 2])).result == 3
+        assert (len(died), set(ran.values())) == (1, {1})

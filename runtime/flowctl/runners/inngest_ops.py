@@ -6,6 +6,7 @@ request) leaves the function by inngest-py's interrupts. This file and `branches
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -253,24 +254,24 @@ class InngestOps:
         """
         if self.turns is None:
             return asked
+        with contextlib.suppress(Waits):  # what has nothing to do may repeat a request that died in its turn
+            await self.turns.take()
         if self.turns.late is not None:
             asked = [await self._sleeping(self.turns.late)]
-        invoked = [response for response in asked if response.step.op is Opcode.INVOKE]
-        if not (self.turns.are_taken or (invoked and len(asked) > 1)):
-            return asked
-        if not await self._passed_on(self.turns):
-            return invoked
+        elif not await self._passed_on(self.turns, asked):
+            return [response for response in asked if response.step.op is Opcode.INVOKE] or asked
         for response in asked:
             response.step.set_parallel_mode(inngest.ParallelMode.RACE)
         return asked
 
-    async def _passed_on(self, turns: Turns) -> bool:
-        """End this request's turn, or the time before there were any; False if they cannot begin.
+    async def _passed_on(self, turns: Turns, asked: Sequence[StepResponse]) -> bool:
+        """End this request's turn, or the time before there were any; False if there are none yet.
 
         Raises EngineError when the engine does not take what others wait for: it is to repeat this request.
         """
-        if turns.are_taken and not turns.is_acting:
-            return True
+        is_several = len(asked) > 1 and any(response.step.op is Opcode.INVOKE for response in asked)
+        if not (turns.are_taken or is_several):
+            return False
         mark, now = turns.mark(), time.time_ns()
         self.checkpoints.waiting.append(EndedStep(mark, {}, now, now))
         if self.in_line and await self.checkpoints.post():

@@ -40,11 +40,6 @@ class Turns:
     _acting: Acting | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
-    def is_acting(self) -> bool:
-        """Whether it is this request's turn."""
-        return self._acting is not None
-
     async def take(self) -> None:
         """Act from now on, where turns are taken; raises Waits when the request has to come again."""
         if not self.are_taken:
