@@ -11,7 +11,7 @@ import pytest
 from flowctl import SQLiteStorage
 from flowctl.errors import StorageError
 from flowctl.storage import sqlite
-from tests.storage.databases import begun, commit, snapshot
+from tests.storage.databases import begun, claim, commit, create, snapshot
 
 
 @pytest.fixture
@@ -93,7 +93,8 @@ async def test_a_database_may_be_in_memory() -> None:
 
 async def test_a_large_input_is_not_written_anew_with_each_step(tmp_path: Any) -> None:
     storage = SQLiteStorage(tmp_path / "runs.db")
-    await begun(storage, input="x" * 1_000_000)
+    await create(storage)
+    await claim(storage, snapshot=snapshot(input="x" * 1_000_000))
     for number in range(30):
         await commit(storage, snapshot=snapshot(state={"n": "x" * number}))
     written = sum(file.stat().st_size for file in tmp_path.iterdir())
