@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from plain_app import Asked, ended, plain_app, ran
 from starlette.responses import JSONResponse, Response
-from test_checkpoints import Asked, Fixture, app, ended, ran
 
 from flowctl.engine import Engine, EngineConfig
 from flowctl.engine.intake import MAX_EVENT_BYTES, MAX_EVENTS
 
-__all__ = ["app"]
 MB = 2**20
 LARGE_STEP = "x" * (4 * MB - 100)
 
@@ -23,6 +23,12 @@ def event(size: int) -> dict[str, Any]:
     """An event of so many bytes."""
     empty = orjson.dumps({"name": "t/e", "data": {"text": ""}})
     return {"name": "t/e", "data": {"text": "x" * (size - len(empty))}}
+
+
+@pytest.fixture
+async def app():
+    async with plain_app() as app:
+        yield app
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ async def test_an_event_is_taken_up_to_three_megabytes_and_a_request_up_to_sixte
     assert reason is None or reason in answer.json()["error"]
 
 
-async def test_an_answer_of_an_app_is_taken_up_to_eight_megabytes(app: Fixture):
+async def test_an_answer_of_an_app_is_taken_up_to_eight_megabytes(app):
     async def handler(_: Asked) -> Response:
         return ended("x" * 8 * MB)
 
@@ -54,7 +60,7 @@ async def test_an_answer_of_an_app_is_taken_up_to_eight_megabytes(app: Fixture):
     assert (run["status"], run["output"]["message"], len(app.asked)) == ("Failed", message, 1)
 
 
-async def test_a_run_whose_state_is_too_large_fails_and_says_so(app: Fixture):
+async def test_a_run_whose_state_is_too_large_fails_and_says_so(app):
     async def handler(asked: Asked) -> Response:
         return JSONResponse([ran(str(len(app.asked)), LARGE_STEP)], 206)
 
@@ -63,7 +69,7 @@ async def test_a_run_whose_state_is_too_large_fails_and_says_so(app: Fixture):
     assert run["output"]["message"] == "The function run exceeded the state size limit of 33554432 bytes."
 
 
-async def test_a_checkpoint_that_makes_the_state_too_large_is_refused_and_nothing_of_it_is_kept(app: Fixture):
+async def test_a_checkpoint_that_makes_the_state_too_large_is_refused_and_nothing_of_it_is_kept(app):
     statuses: list[int] = []
 
     async def handler(asked: Asked) -> Response:
@@ -85,6 +91,19 @@ async def test_what_a_foreign_page_makes_a_browser_send_is_refused(path, header)
     async with Engine(EngineConfig(port=0)) as engine, httpx.AsyncClient() as http:
         answer = await http.post(f"{engine.url}{path}", json={"name": "t/e"}, headers=header)
     assert (answer.status_code, answer.text) == (403, "This engine answers its own machine only.")
+
+
+async def test_a_sender_that_goes_away_in_the_middle_of_its_request_is_no_error_of_the_engine(caplog):
+    async with Engine(EngineConfig(port=0)) as engine, httpx.AsyncClient() as http:
+        port = int(engine.url.rpartition(":")[2])
+        for path in ("/e/k", "/v1/realtime/publish/tee?channel=c&topic=t"):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{{".encode())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        assert (await http.get(f"{engine.url}/health")).status_code == 200
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8288", "[::1]:8288", "host.docker.internal"])

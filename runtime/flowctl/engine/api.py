@@ -15,7 +15,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
@@ -220,7 +220,12 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
         allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["*"],
     )
-    handlers = {RequestError: _mistake, QueueFullError: _full, sqlite3.Error: _unwritable}
+    handlers = {
+        RequestError: _mistake,
+        QueueFullError: _full,
+        sqlite3.Error: _unwritable,
+        ClientDisconnect: _gone,
+    }
     app = Starlette(routes=api.routes(), exception_handlers=handlers, middleware=[cors])
     authorized = Authorized(app, api.keys)
     return ServerKind(LocalOnly(authorized) if local_only else authorized, api.keys.kind)
@@ -229,6 +234,11 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
 async def _mistake(_: Request, err: Exception) -> Response:
     status = err.http_status if isinstance(err, RequestError) else 500
     return refused(str(err), status)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """The sender went away in the middle of its request, so nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _unwritable(request: Request, err: Exception) -> Response:

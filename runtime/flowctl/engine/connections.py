@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 
 from flowctl.engine import rest_statements as sql
+from flowctl.engine import search
+from flowctl.engine.expressions import InvalidExpressionError
 from flowctl.engine.protocol import time_ms
 from flowctl.engine.store import RunRow, Store, event_json
 
@@ -41,6 +43,7 @@ def runs_page(
     }
     at, id = _cursor(asked.get("after")) or (None, None)
     where = sql.RUNS_WHERE.format(_COLUMNS[wanted.get("timeField") or "QUEUED_AT"])
+    where += _searched(store, wanted, search.RUN_MATCHES)
     page = sql.RUNS_PAGE.format(where, by, "<" if direction == "DESC" else ">", direction)
     limit = _limit(asked)
     rows = store.db.execute(page, {**facts, "at": at, "id": id, "limit": limit + 1}).fetchall()
@@ -58,10 +61,12 @@ def events_page(store: Store, asked: Node, show: Callable[[dict[str, Any]], Node
         "names": _list(wanted.get("eventNames")),
         "internal": bool(wanted.get("includeInternalEvents")),
     }
-    rows = store.db.execute(sql.EVENTS_PAGE, {**facts, "cursor": last, "limit": limit + 1}).fetchall()
+    where = sql.EVENTS_WHERE + _searched(store, wanted, search.EVENT_MATCHES)
+    page = sql.EVENTS_PAGE.format(where)
+    rows = store.db.execute(page, {**facts, "cursor": last, "limit": limit + 1}).fetchall()
     events = [event_json(row) for row in rows]
     edges = [([event["internal_id"]], show(event)) for event in events]
-    return _connection(edges, asked, limit, lambda: store.db.execute(sql.COUNT_EVENTS, facts))
+    return _connection(edges, asked, limit, lambda: store.db.execute(sql.COUNT_EVENTS + where, facts))
 
 
 def _connection(edges: Edges, asked: Node, limit: int, count: Callable[[], Any]) -> Node:
@@ -86,9 +91,18 @@ def _connection(edges: Edges, asked: Node, limit: int, count: Callable[[], Any])
     }
 
 
+def _searched(store: Store, wanted: Node, condition: str) -> str:
+    """The condition of a search, if there is one."""
+    if not wanted.get("query"):
+        return ""
+    try:
+        search.prepare(store.db, wanted["query"])
+    except InvalidExpressionError as err:
+        raise InvalidPageError(str(err)) from err
+    return condition
+
+
 def _span(wanted: Node) -> dict[str, int]:
-    if wanted.get("query"):
-        raise InvalidPageError("This engine has no search by 'query'; filter by the other fields.")
     try:
         until = wanted.get("until")
         return {"from": time_ms(str(wanted["from"])), "until": time_ms(str(until)) if until else EVER}

@@ -36,17 +36,16 @@ RUNS_PAGE = (
 """
 )
 COUNT_RUNS = "SELECT count(*) FROM runs"
-_EVENTS_WHERE = """
+EVENTS_WHERE = """
     FROM events
     WHERE received_at >= :from AND received_at <= :until AND (:internal OR name NOT LIKE 'inngest/%')
         AND (:names IS NULL OR name IN (SELECT value FROM json_each(:names)))
 """
-EVENTS_PAGE = (
-    "SELECT internal_id, body, received_at"
-    + _EVENTS_WHERE
-    + "AND internal_id < :cursor ORDER BY internal_id DESC LIMIT :limit"
-)
-COUNT_EVENTS = "SELECT count(*)" + _EVENTS_WHERE
+EVENTS_PAGE = """
+    SELECT internal_id, body, received_at {0}
+        AND internal_id < :cursor ORDER BY internal_id DESC LIMIT :limit
+"""
+COUNT_EVENTS = "SELECT count(*) "
 RUN_JOBS = "SELECT id, target, kind, due, attempt, taken FROM jobs WHERE run_id = ? ORDER BY due, id"
 
 PUT_CANCELLATION = "INSERT INTO cancellations (id, body) VALUES (?, ?)"
