@@ -58,12 +58,14 @@ RESULT = {"status": 201, "headers": {"x-kind": "order", "content-length": "99"},
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
+async def shop(request) -> AsyncIterator[Shop]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     async with contextlib.AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=20))
-        engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
+        engine = await stack.enter_async_context(
+            Engine(EngineConfig(port=0, **getattr(request, "param", {})))
+        )
         made = Shop(engine, http, listener)
         asgi = Starlette(routes=[Route("/orders/7", made.endpoint, methods=["PUT"])])
         await stack.enter_async_context(served(asgi, listener))
@@ -112,6 +114,15 @@ async def test_a_step_that_failed_is_retried_by_the_engine(shop):
     error = {"name": "E", "message": "later", "retryAfter": "0"}
     await shop.report({"op": "StepError", "id": "b", "error": error})
     assert (await shop.output(token, "/v1/http/runs")).text == "made"
+
+
+@pytest.mark.parametrize("shop", [{"retry_seconds": 3600}], indirect=True)
+async def test_a_step_that_failed_is_retried_when_the_engine_is_told_to(shop):
+    await shop.begin(RAN)
+    before = now_ms()
+    await shop.report({"op": "StepError", "id": "b", "error": {"name": "E", "message": "later"}})
+    [(due,)] = shop.engine._store.db.execute("SELECT due FROM jobs WHERE kind = 'call'").fetchall()
+    assert before + 3_600_000 <= due <= now_ms() + 3_600_000
 
 
 async def test_a_failing_answer_is_a_failed_run(shop):

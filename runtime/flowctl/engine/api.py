@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import logging
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +62,17 @@ class Api:
     tokens: Tokens
     clock: Clock
     studio_url: str | None
+    backoff: Sequence[int]
 
     def routes(self) -> list[BaseRoute]:
         """The route table: looked through from the top, so what every step asks for comes first."""
         return [
             Route("/e/{key}", self.send_events, methods=["POST"]),
             *CheckpointApi(
-                Checkpoints(self.ledger), Endpoints(self.ledger, self.apps), self.tokens, self.clock
+                Checkpoints(self.ledger),
+                Endpoints(self.ledger, self.apps, self.backoff),
+                self.tokens,
+                self.clock,
             ).routes(),
             *RealtimeApi(self.keys, self.tokens, self.clock).routes(),
             Route("/", self.home),

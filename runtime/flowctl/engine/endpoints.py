@@ -19,6 +19,7 @@ from flowctl.engine.protocol import DEFAULT_RETRIES, Event, Function, InvalidEve
 from flowctl.engine.starts import ABANDONED, CALL, DISCOVERY
 from flowctl.engine.store import RunRow
 from flowctl.engine.turn import (
+    BACKOFF_MS,
     Call,
     Effect,
     Finish,
@@ -52,6 +53,7 @@ class Endpoints:
 
     ledger: Ledger
     apps: Apps
+    backoff: Sequence[int] = BACKOFF_MS
 
     def begin(self, sent: Mapping[str, Any], *, now: int) -> RunRow:
         """A run that an endpoint has begun, with the steps so far; raises CheckpointError."""
@@ -112,7 +114,8 @@ class Endpoints:
         passing = [opcode for opcode in opcodes if is_finished_step(opcode) or is_deferral(opcode)]
         self.ledger.keep_steps(run_id, finished, asides(passing), now=now)
         check_size(store.state_size(run_id))
-        effects = endpoint_effects(opcodes, attempts=function.max_attempts, now=now)
+        call = Call(DISCOVERY, attempt=0, max_attempts=function.max_attempts, now=now, backoff=self.backoff)
+        effects = endpoint_effects(opcodes, call)
         if run is None or not effects:
             return
         store.db.execute(sql.DELETE_TIMERS_OF_RUN, (run_id, ABANDONED))
@@ -136,9 +139,8 @@ def endpoint_function(asked: Mapping[str, Any], retries: int) -> dict[str, Any]:
     }
 
 
-def endpoint_effects(opcodes: Sequence[Mapping[str, Any]], *, attempts: int, now: int) -> list[Effect]:
+def endpoint_effects(opcodes: Sequence[Mapping[str, Any]], call: Call) -> list[Effect]:
     """What the opcodes that are no finished steps do to their run."""
-    call = Call(DISCOVERY, attempt=0, max_attempts=attempts, now=now)
     others = [op for op in opcodes if not is_finished_step(op) and not is_deferral(op)]
     try:
         return [

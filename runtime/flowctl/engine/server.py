@@ -110,7 +110,7 @@ class Engine:
         self.transport = Transport()
         tokens = Tokens(self._store.secret(TOKEN_SECRET))
         api, syncs = (
-            Api(ledger, apps, keys, tokens, self.clock, self.config.studio_url),
+            Api(ledger, apps, keys, tokens, self.clock, self.config.studio_url, backoff),
             Syncs(apps, keys, self.transport),
         )
         local_only = self.config.is_local and not keys.signs
