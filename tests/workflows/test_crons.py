@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from flowctl import create_workflow
+from flowctl.clock import SystemClock
 from flowctl.testing import TestApp
 from tests.workflows.making import Ran, start
 
@@ -33,7 +34,7 @@ async def test_a_schedule_fires_with_its_input(cron: Any) -> None:
     ran, given = Ran(), {"city": "Vienna"}
     workflow = create_workflow(id="w", input_schema=Report, cron=cron, cron_input=given)
     workflow.then(ran.step("report", lambda ctx: ctx.input_data.city, input_schema=Report))
-    async with TestApp(workflows=[workflow], engine="inngest"):
+    async with TestApp(workflows=[workflow], engine="inngest", clock=SystemClock()):
         run = await first_run(workflow)
         assert (run.input, run.result, run.steps["report"].status) == (given, "Vienna", "success")
         assert run.run_id in {r.run_id for r in (await workflow.list_workflow_runs()).runs}
@@ -69,7 +70,7 @@ async def test_a_run_of_a_schedule_is_canceled_alone() -> None:
         await asyncio.wait_for(ctx.abort_signal.wait(), 30)
 
     workflow = create_workflow(id="w", cron=EACH_SECOND).then(Ran().step("wait", wait))
-    async with TestApp(workflows=[workflow], engine="inngest"):
+    async with TestApp(workflows=[workflow], engine="inngest", clock=SystemClock()):
         first, second = [await asyncio.wait_for(began.get(), 30) for _ in range(2)]
         await (await workflow.create_run(run_id=first)).cancel()
         assert (await workflow.get_workflow_run_by_id(first)).status == "canceled"
