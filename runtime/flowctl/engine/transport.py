@@ -73,9 +73,10 @@ class _Place(NamedTuple):
 
 
 class Transport:
-    """Kept connections by place."""
+    """Kept connections by place; an answer has to be there within `reply_seconds`."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply_seconds: float = REPLY_SECONDS) -> None:
+        self._reply_seconds = reply_seconds
         self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
 
     async def send(self, request: Outgoing) -> Answer:
@@ -104,7 +105,8 @@ class Transport:
     async def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         parts, place = _parts(url)
         connection = self._kept(place) or await _connect(place, url)
-        answer = await connection.exchange(_head(method, parts, headers, len(body)), body)
+        head = _head(method, parts, headers, len(body))
+        answer = await connection.exchange(head, body, within=self._reply_seconds)
         if connection.is_open:
             connection.idle_since = connection.loop.time()
             self._idle[place].append(connection)
@@ -140,7 +142,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    async def exchange(self, head: bytes, body: bytes) -> Answer:
+    async def exchange(self, head: bytes, body: bytes, *, within: float) -> Answer:
         """Send a request, wait for its answer."""
         if self._transport is None:
             raise StaleError("the connection is closed")
@@ -151,7 +153,7 @@ class _Connection(asyncio.Protocol):
         self._old_head: bytearray | None = None
         self._parser = httptools.HttpResponseParser(self)
         waiting = self._waiting = self.loop.create_future()
-        deadline = self.loop.call_later(REPLY_SECONDS, self._fail, BrokenError("no answer within two hours"))
+        deadline = self.loop.call_later(within, self._fail, BrokenError(f"no answer within {within:g} s"))
         try:
             self._transport.write(head + body)
             return await waiting

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
@@ -36,7 +37,7 @@ _PREFIX = re.compile(r"signkey-\w+-")
 class _Connections:
     """Those of one event loop."""
 
-    plain: Transport = field(default_factory=Transport)
+    plain: Transport = field(default_factory=partial(Transport, TIMEOUT_SECONDS))
     tls: httpx.AsyncClient | None = None
 
     async def request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -45,11 +46,10 @@ class _Connections:
             self.tls = self.tls or httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
             answer = await self.tls.request(method, url, headers=headers, content=body)
             return Answer(answer.status_code, answer.headers, answer.content)
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            try:
-                return await self.plain.request(method, url, headers=headers, body=body)
-            except StaleError:  # the engine takes what it is sent twice but once
-                return await self.plain.request(method, url, headers=headers, body=body)
+        try:
+            return await self.plain.request(method, url, headers=headers, body=body)
+        except StaleError:  # the engine takes what it is sent twice but once
+            return await self.plain.request(method, url, headers=headers, body=body)
 
     async def close(self) -> None:
         """Close them all."""
