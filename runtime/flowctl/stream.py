@@ -39,6 +39,21 @@ class LegEnd:
             if left_after is None:
                 return
             self._after = left_after
+            await self._told()
+            return
+        told = asyncio.ensure_future(self._told())
+        given_up = asyncio.ensure_future(run.app.inngest_runner.has_ended(run.workflow, run.run_id))
+        try:
+            await asyncio.wait({told, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():
+                await run.cancel()
+            await told
+        finally:
+            told.cancel()
+            given_up.cancel()
+
+    async def _told(self) -> None:
+        run = self._run
         with run.app.feed.joined(run.workflow_id, run.run_id, for_rest=True) as waiter:
             while not await self._has_ended():
                 await waiter.wait()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowctl import EngineError, StepContext, StillRunningError, create_step, create_workflow
+from flowctl.runners import dispatch
 from tests.runners.front import Served, on_engine
 
 ran: list[str] = []
@@ -81,3 +82,18 @@ async def test_a_restart_changes_nothing_when_the_engine_does_not_answer():
         with pytest.raises(EngineError, match="does not tell about runs: 401"):
             await run.restart()
         assert await served.app.storage.get_status("w", run.run_id) == ("waiting", 1)
+
+
+async def test_who_waits_for_a_run_that_the_engine_ends_by_itself_is_told(monkeypatch):
+    monkeypatch.setattr(dispatch, "FIRST_LOOK_SECONDS", 0.01)
+    ended: list[str] = []
+    workflow = create_workflow(id="w", on_finish=lambda info: ended.append(info.status))
+    workflow.then(step("first")).sleep(60_000).then(step("last")).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        run = await workflow.create_run()
+        waiting = asyncio.create_task(run.start(1))
+        first = await function_run(served, run)
+        (await served.front.http.delete(f"{served.engine.url}/v1/runs/{first}")).raise_for_status()
+        result = await asyncio.wait_for(waiting, 20)
+        assert (result.status, ended, ran) == ("canceled", ["canceled"], ["first"])
+        assert [event.type async for event in run.observe_stream()][-1] == "workflow-canceled"

@@ -7,6 +7,7 @@ sent again, and one that was sent twice begins once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ import inngest
 import orjson
 from inngest._internal.errors import FunctionConfigInvalidError
 
-from flowctl.errors import DefinitionError, EngineError
+from flowctl.errors import DefinitionError, EngineError, StorageError
 from flowctl.events import run_canceled
 from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.inngest import BoundWorkflow
+from flowctl.snapshot import ACTIVE
 from flowctl.storage.base import Dispatch
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ TRIES = 2
 LONGEST_PAUSE_SECONDS = 30.0
 PAUSE_SECONDS = 0.25
 ANSWER_SECONDS = 10.0
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 5.0, 60.0
 _UNDER_WAY = frozenset({"Running", "Scheduled"})
 _ENGINE_RUN_ID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
@@ -111,6 +114,29 @@ class InngestRunner:
 
     async def is_under_way(self, workflow: Workflow[Any, Any], engine_run_id: str) -> bool:
         """Whether Inngest executes this function run, or will; raises EngineError when it does not say."""
+        return await self._status(workflow, engine_run_id) in _UNDER_WAY
+
+    async def has_ended(self, workflow: Workflow[Any, Any], run_id: str) -> None:
+        """Return once Inngest has ended an active run by itself: for its timeouts, or somebody's wish.
+
+        It tells nobody of that, so it is asked now and then.
+        """
+        pause = FIRST_LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_LOOK_SECONDS)
+            with contextlib.suppress(EngineError, StorageError):
+                begun = await self._engine_run(workflow, run_id)
+                if begun is None or await self._status(workflow, begun) != "Cancelled":
+                    continue
+                if begun == await self._engine_run(workflow, run_id):  # no other leg has begun meanwhile
+                    return
+
+    async def _engine_run(self, workflow: Workflow[Any, Any], run_id: str) -> str | None:
+        stored = await self.app.storage.get_run(workflow.id, run_id)
+        return stored.snapshot.engine_run_id if stored is not None and stored.status in ACTIVE else None
+
+    async def _status(self, workflow: Workflow[Any, Any], engine_run_id: str) -> str | None:
         api = self.bound(workflow).api
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -124,7 +150,7 @@ class InngestRunner:
         known: Mapping[str, Any] = (orjson.loads(answer.body) if answer.status == 200 else {}).get(
             "data"
         ) or {}
-        return known.get("status") in _UNDER_WAY
+        return known.get("status")
 
     async def cancel(self, workflow: Workflow[Any, Any], run_id: str) -> None:
         """Tell the steps in flight here, those who watch, and the engine that a run was canceled."""
