@@ -45,7 +45,7 @@ class LegEnd:
         given_up = asyncio.ensure_future(run.app.inngest_runner.has_ended(run.workflow, run.run_id))
         try:
             await asyncio.wait({told, given_up}, return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
+            if not told.done() and given_up.exception() is None:
                 await run.cancel()
             await told
         finally:
