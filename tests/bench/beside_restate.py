@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from engine import free_port, process, seconds, serve_forever
 from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
 from flowctl.engine.transport import Transport
+from flowctl_cli.commands.start import settle_memory
 
 CONCURRENT_RUNS, CONCURRENT_STEPS = 50, 10
 Run = Callable[[int], Awaitable[None]]
@@ -53,6 +54,7 @@ def flowctl_app(engine_url: str, folder: Path) -> App:
 
 
 def serve_app(kind: str, engine_url: str, port: int, folder: Path) -> None:
+    settle_memory()
     if kind == "function":
         serve_forever("sdk", engine_url, port)
     else:

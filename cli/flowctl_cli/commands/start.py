@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import os
 import signal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 30
 BACKLOG = 2048
 READY = "serving "
+OBJECTS_A_LOOK = 10_000
 
 
 def command(
@@ -117,9 +119,21 @@ async def _serve(application: Any, listener: socket.socket) -> None:
         raise ProjectError("The app did not start; see above.")
 
 
+def settle_memory() -> None:
+    """Once all is loaded: what is there now stays, so that the garbage collector need not look at it again.
+
+    It also looks for rings of garbage less often: a request makes thousands of objects and hardly a ring. An
+    app whose runs crowd it does an eighth more for it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_A_LOOK)
+
+
 async def _announce(server: uvicorn.Server, serving: asyncio.Task[None], listener: socket.socket) -> None:
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn tells by a flag only
         await asyncio.sleep(0.002)
     if server.started:
+        settle_memory()
         host, port = listener.getsockname()[:2]
         say(f"{READY}http://{f'[{host}]' if ':' in host else host}:{port}")
