@@ -73,12 +73,19 @@ class LocalOps:
     signal: AbortSignal
     in_flight: InFlight = field(default_factory=InFlight)
     _let_in: float = 0.0
+    _gathers: int = 0
 
     async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
-        """See DurableOps; a run whose steps never wait lets others in now and then."""
-        del op, repeatable
+        """See DurableOps; a run whose steps never wait lets others in now and then.
+
+        Branches take turns, step by step: on Inngest they do so while their steps are reported.
+        """
+        del op
         memo = await self.in_flight.run(body)
-        if time.monotonic() - self._let_in > LONGEST_TURN_SECONDS:
+        if self._gathers:
+            if not repeatable:
+                await asyncio.sleep(0)
+        elif time.monotonic() - self._let_in > LONGEST_TURN_SECONDS:
             await asyncio.sleep(0)
             self._let_in = time.monotonic()
         return memo
@@ -118,9 +125,13 @@ class LocalOps:
                 if stops is not None and stops(values[index]):
                     list(waiting)  # nobody begins another
 
-        async with asyncio.TaskGroup() as group:
-            for first in range(window):
-                group.create_task(worker(first))
+        self._gathers += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                for first in range(window):
+                    group.create_task(worker(first))
+        finally:
+            self._gathers -= 1
         return values
 
 
