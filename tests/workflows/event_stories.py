@@ -142,6 +142,15 @@ STORIES: dict[str, Callable[[], Story]] = {
         [whole("step-start a running, step-result a failed", "finish failed")],
     ),
     "retries": lambda: Story(w().then(raising("a", times=2, retries=2)), [whole(ran("a"))]),
+    "nested workflows at once": lambda: Story(
+        w().parallel([inner(same("x"), same("y"), id="a"), inner(same("x"), same("y"), id="b")]),
+        [
+            whole(
+                f"step-start a running, step-start b running, {arms('a.x', 'b.x')}, {arms('a.y', 'b.y')}, "
+                "step-result a success, step-result b success",
+            )
+        ],
+    ),
     "retries in vain": lambda: Story(
         w().then(raising("a", retries=2)),
         [whole("step-start a running, step-result a failed", "finish failed")],
