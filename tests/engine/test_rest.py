@@ -115,6 +115,12 @@ async def test_a_cancellation_that_cannot_be_is_refused_with_its_reason(sleeping
     [
         ({"ts": 1}, "timestamp is before Jan 1, 1980"),
         ({"ts": 4_102_444_800_001}, "timestamp is after Jan 1, 2100"),
+        ({"ts": "2024-01-01"}, "cannot unmarshal string into Go struct field raw.ts of type int64"),
+        ({"ts": 1.5}, "cannot unmarshal number 1.5"),
+        ({"ts": True}, "cannot unmarshal bool"),
+        ({"v": 2}, "raw.v of type string"),
+        ({"data": []}, "cannot unmarshal array"),
+        ({"name": "inngest/function.failed"}, "reserved for internal use"),
         ({"meta": {"sessions": {"a": ""}}}, "event session 'a'"),
     ],
 )
@@ -122,6 +128,14 @@ async def test_an_event_that_cannot_be_is_refused_with_the_reason(world, event, 
     answer = await world.http.post(f"{world.engine.url}/e/k", json={"name": "t/x", **event})
     assert (answer.status_code, answer.json()["ids"]) == (400, [""])
     assert reason in answer.json()["error"]
+
+
+async def test_the_functions_of_an_app_are_shown_as_a_dev_server_shows_them(sleeping):
+    (function,) = (await sleeping.http.get(f"{sleeping.engine.url}/v1/apps/t/functions")).json()
+    (known,) = (await sleeping.http.get(f"{sleeping.engine.url}/dev")).json()["functions"]
+    assert function["config"] == known
+    assert (function["id"], known["slug"]) == ("t-sleeper", "t-sleeper")
+    assert known["steps"] == [{"id": "step", "name": "step", "uri": known["url"]}]
 
 
 async def test_a_sender_cannot_write_what_is_reserved_in_an_events_data(world):

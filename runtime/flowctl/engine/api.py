@@ -10,7 +10,6 @@ import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 from starlette.applications import Starlette
@@ -39,7 +38,7 @@ from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.intake import parse_events
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.metrics import exposition
-from flowctl.engine.protocol import Function, InvalidEventError
+from flowctl.engine.protocol import InvalidEventError
 from flowctl.engine.queries import Queries, answer
 from flowctl.engine.realtime import Tokens
 from flowctl.engine.realtime_api import RealtimeApi
@@ -113,7 +112,7 @@ class Api:
         """How SDKs recognise a dev server; one with keys is none."""
         if self.keys.signs:
             raise NotFoundError("This is no development server.")
-        functions = [_listed(function) for _, function in sorted(self.ledger.functions.items())]
+        functions = [function.to_json() for _, function in sorted(self.ledger.functions.items())]
         return json_answer(
             {
                 "version": "flowctl",
@@ -194,21 +193,6 @@ class Api:
         if run is None:
             raise NotFoundError(f"Run not found: {request.path_params['id']}")
         return run
-
-
-def _listed(function: Function) -> dict[str, Any]:
-    rules = ("batchEvents", "cancel", "concurrency", "debounce", "idempotency", "priority", "rateLimit")
-    more = ("singleton", "throttle", "timeouts")
-    return {
-        "id": function.id,
-        "slug": function.slug,
-        "name": function.name,
-        "fv": 1,
-        "triggers": function.triggers,
-        "url": function.url,
-        "steps": [{"id": "step", "name": "step", "uri": function.url}],
-        **{key: function.config[key] for key in (*rules, *more) if function.config.get(key)},
-    }
 
 
 _KIND_ADVICE = {

@@ -9,6 +9,7 @@ import orjson
 
 from flowctl.engine.protocol import (
     INTERNAL_PREFIX,
+    INVOKED,
     RESERVED,
     Event,
     InvalidEventError,
@@ -33,12 +34,14 @@ def parse_events(body: bytes, *, seed: str, now: int) -> list[Event]:
 
 
 def _received(event: Event) -> Event:
-    """An event as it is kept: what is reserved stays in those alone whose names are."""
+    """An event as it is kept: what is reserved stays in an invocation alone."""
+    if event.name.lower().startswith(INTERNAL_PREFIX) and event.name != INVOKED:
+        raise InvalidEventError(f"event name is reserved for internal use: {event.name}")
     if event.ts < FIRST_MOMENT:
         raise InvalidEventError("timestamp is before Jan 1, 1980")
     if event.ts > LAST_MOMENT:
         raise InvalidEventError("timestamp is after Jan 1, 2100")
-    if RESERVED not in event.data or event.name.startswith(INTERNAL_PREFIX):
+    if RESERVED not in event.data or event.name == INVOKED:
         return event
     return replace(event, data={key: value for key, value in event.data.items() if key != RESERVED})
 

@@ -25,6 +25,18 @@ RESERVED = "_inngest"
 """Where in an event's data the engine notes what it is about."""
 ENDPOINT_EVENT = "inngest/http.request"
 DEFAULT_RETRIES, MAX_RETRIES = 4, 20
+_SHOWN_RULES = (
+    "batchEvents",
+    "cancel",
+    "concurrency",
+    "debounce",
+    "idempotency",
+    "priority",
+    "rateLimit",
+    "singleton",
+    "throttle",
+    "timeouts",
+)
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 
@@ -149,22 +161,25 @@ _JSON_KINDS: dict[type, str] = {
 }
 
 
+_EVENT_FIELDS: Mapping[str, tuple[type, str]] = {
+    "id": (str, "string"),
+    "name": (str, "string"),
+    "data": (dict, "map[string]interface {}"),
+    "user": (dict, "map[string]interface {}"),
+    "ts": (int, "int64"),
+    "v": (str, "string"),
+}
+
+
 def parse_event(raw: Any, *, now: int, internal_id: str | None = None) -> Event:
     """A sent event, or InvalidEventError."""
     if not isinstance(raw, dict):
         raise InvalidEventError(f"json: cannot unmarshal {_kind(raw)} into Go value of type event.Event")
-    for name in ("data", "user"):
-        if not isinstance(raw.get(name) or {}, dict):
-            kind = _kind(raw[name])
+    for name, (kind, wanted) in _EVENT_FIELDS.items():
+        if (value := raw.get(name)) is not None and type(value) is not kind:
+            shown = f"{_kind(value)} {value}" if kind is int and isinstance(value, float) else _kind(value)
             raise InvalidEventError(
-                f"json: cannot unmarshal {kind} into Go struct field raw.{name} "
-                "of type map[string]interface {}"
-            )
-    for name in ("id", "name"):
-        if not isinstance(raw.get(name) or "", str):
-            kind = _kind(raw[name])
-            raise InvalidEventError(
-                f"json: cannot unmarshal {kind} into Go struct field raw.{name} of type string"
+                f"json: cannot unmarshal {shown} into Go struct field raw.{name} of type {wanted}"
             )
     if not raw.get("name"):
         raise InvalidEventError("event name is empty")
@@ -175,15 +190,10 @@ def parse_event(raw: Any, *, now: int, internal_id: str | None = None) -> Event:
         name=raw["name"],
         data=raw.get("data") or {},
         user=raw.get("user") or {},
-        ts=_moment(raw.get("ts"), now),
+        ts=raw.get("ts") or now,
         received_at=now,
         more=_more(raw),
     )
-
-
-def _moment(ts: Any, now: int) -> int:
-    is_number = isinstance(ts, int | float) and not isinstance(ts, bool)
-    return int(ts) if is_number and ts else now
 
 
 def _more(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,8 +201,7 @@ def _more(raw: Mapping[str, Any]) -> dict[str, Any]:
         meta = sessions.resolved(raw.get("meta"))
     except ValueError as err:
         raise InvalidEventError(str(err)) from err
-    version = raw.get("v")
-    return ({"v": version} if isinstance(version, str) and version else {}) | ({"meta": meta} if meta else {})
+    return {name: value for name, value in (("v", raw.get("v")), ("meta", meta)) if value}
 
 
 def _kind(value: object) -> str:
@@ -234,17 +243,36 @@ class Function:
         """`{"event": name, "if"?: CEL, "timeout"?: duration}` entries."""
         return list(self.config.get("cancel") or ())
 
+    def to_json(self) -> dict[str, Any]:
+        """As the API shows it."""
+        step = {"id": "step", "name": "step", "uri": self.url}
+        return {
+            "id": self.id,
+            "fv": 1,
+            "name": self.name,
+            "slug": self.slug,
+            "url": self.url,
+            "triggers": self.triggers,
+            "steps": [step if self.retries is None else {**step, "retries": self.retries}],
+            **{rule: self.config[rule] for rule in _SHOWN_RULES if self.config.get(rule)},
+        }
+
     @property
     def endpoint_method(self) -> str | None:
         """The HTTP method of a function that is an app's own endpoint, None for others."""
         return (self.config.get("endpoint") or {}).get("method")
 
     @property
-    def max_attempts(self) -> int:
-        """How often one request is tried."""
+    def retries(self) -> int | None:
+        """How often a failed request is tried again, None for as often as usual."""
         step = next(iter((self.config.get("steps") or {}).values()), {})
         retries = (step.get("retries") or {}).get("attempts", self.config.get("retries"))
-        return 1 + (DEFAULT_RETRIES if retries is None else min(int(retries), MAX_RETRIES))
+        return None if retries is None else min(int(retries), MAX_RETRIES)
+
+    @property
+    def max_attempts(self) -> int:
+        """How often one request is tried."""
+        return 1 + (DEFAULT_RETRIES if self.retries is None else self.retries)
 
 
 def event_matches(pattern: str, name: str) -> bool:

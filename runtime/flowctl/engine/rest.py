@@ -24,7 +24,7 @@ from flowctl.engine.answers import (
 from flowctl.engine.apps import Apps
 from flowctl.engine.cancellations import Cancellation, Cancellations
 from flowctl.engine.ledger import Ledger
-from flowctl.engine.protocol import is_ulid, iso, time_ms
+from flowctl.engine.protocol import ENVIRONMENT_ID, Function, is_ulid, iso, time_ms
 from flowctl.engine.run_metadata import InvalidMetadataError, hashed_step, notes_of
 from flowctl.engine.store import event_json
 from flowctl.engine.timing import Clock
@@ -156,18 +156,7 @@ class Rest:
     async def app_functions(self, request: Request) -> Response:
         """The functions of an app."""
         found = self.apps.functions_of(request.path_params["name"])
-        return json_answer(
-            [
-                {
-                    "internal_id": f.id,
-                    "app_id": f.app_id,
-                    "id": f.slug,
-                    "name": f.name,
-                    "config": dict(f.config),
-                }
-                for f in found
-            ]
-        )
+        return json_answer([_function(function) for function in found])
 
     async def send_signal(self, request: Request) -> Response:
         """End the step that waits for a signal."""
@@ -222,6 +211,17 @@ def _moment(request: Request, name: str, default: int) -> int:
         return int(text) if text.isdecimal() else time_ms(text)
     except ValueError as err:
         raise RequestError(f"Invalid {name} query parameter") from err
+
+
+def _function(function: Function) -> dict[str, Any]:
+    return {
+        "internal_id": function.id,
+        "env_id": ENVIRONMENT_ID,
+        "app_id": function.app_id,
+        "id": function.slug,
+        "name": function.name,
+        "config": function.to_json(),
+    }
 
 
 def _listed_run(row: tuple[Any, ...]) -> dict[str, Any]:
