@@ -76,7 +76,11 @@ class PlainApp:
         function = {"id": "c-f", "name": "f", "triggers": [{"event": "c/f"}], "steps": {"step": step}}
         body = {"appName": "c", "url": url, "functions": [function]}
         (await self.http.post(f"{self.engine.url}/fn/register", json=body)).raise_for_status()
-        answer = await self.http.post(f"{self.engine.url}/e/k", json={"name": "c/f"})
+        await self.send({})
+
+    async def send(self, data: dict[str, Any]) -> None:
+        """Begin another run."""
+        answer = await self.http.post(f"{self.engine.url}/e/k", json={"name": "c/f", "data": data})
         self.event_id = answer.json()["ids"][0]
 
     async def ended(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_an_inference_bears_its_key_as_the_provider_wants_it(format, url, header
     request = request_of(ai(format, headers={"X-Mine": "1"}))
     assert (request.method, request.url) == ("POST", url)
     assert request.headers == {"Content-Type": "application/json", "X-Mine": "1"} | header
-    assert json.loads(request.body) == {"q": 1}
+    assert json.loads(b"".join(request.body)) == {"q": 1}
 
 
 def test_an_inference_gives_the_json_or_the_error_of_its_answer():
@@ -43,7 +43,7 @@ def test_an_inference_gives_the_json_or_the_error_of_its_answer():
 def test_a_fetch_gives_the_whole_answer_whatever_its_status():
     detail = {"op": "Gateway", "opts": {"url": "http://x", "method": "PUT", "body": "text"}}
     request = request_of(detail)
-    assert (request.method, request.body) == ("PUT", b"text")
+    assert (request.method, request.body) == ("PUT", (b"text",))
     assert end_of(detail, Answer(404, {"a": "b"}, b"gone")) == {
         "data": {"url": "http://x", "headers": {"a": "b"}, "body": "gone", "status_code": 404}
     }

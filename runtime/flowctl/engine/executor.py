@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from flowctl.engine import fetches
+from flowctl.engine.budget import ByteBudget, Lease
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import overflow
@@ -52,6 +53,8 @@ from flowctl.engine.turn import (
 
 CONCURRENCY = 1_000
 """Requests in flight at once."""
+REQUEST_BYTES = 128 * 2**20
+"""Of the larger ones among them, together: what it may cost to keep them until they are answered."""
 BATCH = 100
 """Jobs taken in one go, between which the HTTP interface has its turn."""
 PACED_BATCH, PACE_SECONDS, UNREACHABLE_FOR_MS = 25, 0.05, 3_000
@@ -73,6 +76,7 @@ class Executor:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     clock: Clock = field(default_factory=SystemClock)
     backoff: Sequence[int] = BACKOFF_MS
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(REQUEST_BYTES))
     gates: Gates = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _drains: bool = False
@@ -181,10 +185,11 @@ class Executor:
     async def _call(self, job: Job) -> None:
         """Take turns for a run as long as each leads to the next at once and nobody waits for the place."""
         going_on: Job | None = job
-        while going_on is not None:
-            going_on = await self._turn(going_on)
+        with self.budget.lease() as lease:
+            while going_on is not None:
+                going_on = await self._turn(going_on, lease)
 
-    async def _turn(self, job: Job) -> Job | None:
+    async def _turn(self, job: Job, lease: Lease) -> Job | None:
         run = self.ledger.store.run(job.run_id)
         if run is None or run.ended_at is not None:
             self.ledger.drop(job)
@@ -197,8 +202,16 @@ class Executor:
             return self.ledger.apply(job, run, effects, now=call.now)
         if job.kind == FETCH:
             return self.ledger.apply(job, run, await self._fetched(job, call), now=self.clock.now())
+        request = self._request(job, run, function, call)
+        if isinstance(request, Finish):
+            return self.ledger.apply(job, run, [request], now=call.now)
+        if not lease.resize(request.size):
+            size = request.size
+            del run, request  # what waits holds nothing
+            await lease.wait(size)
+            return None if self._drains else job
         self.ledger.begin(run, function, now=call.now)
-        effects, version = await self._answered(job, run, function, call)
+        effects, version = await self._answered(job, run, function, call, request)
         run = replace(run, sdk_version=version)
         return self.ledger.apply(job, run, effects, now=self.clock.now(), may_go_on=self._may_go_on(job))
 
@@ -219,17 +232,21 @@ class Executor:
         has_room = len(self._calls) < CONCURRENCY and not self._drains
         return has_room and not self.gates.is_waited_for(job)
 
-    async def _answered(
-        self, job: Job, run: RunRow, function: Function, call: Call
-    ) -> tuple[list[Effect], int]:
+    def _request(self, job: Job, run: RunRow, function: Function, call: Call) -> Outgoing | Finish:
+        """What the app is to be asked, or the end of a run that has used up its steps or its state."""
         store = self.ledger.store
         steps, is_planned = store.encoded_steps(run.run_id), store.has_pending(run.run_id)
         state = State(steps, is_planned=is_planned, defers=store.defers(run.run_id))
         if error := overflow(steps=len(state.steps), size=state.size):
-            return [Finish(failed=True, output=error)], run.sdk_version
+            return Finish(failed=True, output=error)
         request = to_endpoint if function.endpoint_method else to_function
+        return request(job, run, function, state, self.keys, now=call.now)
+
+    async def _answered(
+        self, job: Job, run: RunRow, function: Function, call: Call, request: Outgoing
+    ) -> tuple[list[Effect], int]:
         try:
-            answer = await self._sent(request(job, run, function, state, self.keys, now=call.now))
+            answer = await self._sent(request)
         except OSError as err:
             return [self._lost(function, self._at(call, job), err)], run.sdk_version
         self._unreachable.pop(function.url, None)

@@ -25,7 +25,7 @@ def request_of(detail: Mapping[str, Any]) -> Outgoing:
         return _inference(opts)
     body = opts.get("body")
     text = body if isinstance(body, str) else "" if body is None else orjson.dumps(body).decode()
-    return Outgoing(str(opts.get("method") or "POST"), str(opts["url"]), _headers(opts), text.encode())
+    return Outgoing(str(opts.get("method") or "POST"), str(opts["url"]), _headers(opts), (text.encode(),))
 
 
 def end_of(detail: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _inference(opts: Mapping[str, Any]) -> Outgoing:
         case _:
             auth = {"Authorization": f"Bearer {key}"}
     headers = {"Content-Type": "application/json", **auth, **given}
-    return Outgoing("POST", url, headers, orjson.dumps(opts.get("body")))
+    return Outgoing("POST", url, headers, (orjson.dumps(opts.get("body")),))
 
 
 def _headers(opts: Mapping[str, Any]) -> dict[str, str]:

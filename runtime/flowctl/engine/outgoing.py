@@ -38,12 +38,17 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One HTTP request."""
+    """One HTTP request; its body is in pieces, so that what is large is sent without being copied."""
 
     method: str
     url: str
     headers: Mapping[str, str]
-    body: bytes
+    body: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that its body takes: pieces may stand in it twice."""
+        return sum({id(piece): len(piece) for piece in self.body}.values())
 
 
 def to_function(job: Job, run: RunRow, function: Function, state: State, keys: Keys, *, now: int) -> Outgoing:
@@ -56,7 +61,7 @@ def to_function(job: Job, run: RunRow, function: Function, state: State, keys: K
     headers = {
         "content-type": "application/json",
         **_headers(job, run, keys, request_id),
-        **outbound(keys, body, now=now),
+        **(outbound(keys, b"".join(body), now=now) if keys.signs else {}),
     }
     return Outgoing("POST", url, headers, body)
 
@@ -77,7 +82,7 @@ def to_endpoint(job: Job, run: RunRow, function: Function, state: State, keys: K
     if job.target == DISCOVERY:
         del headers["x-inngest-step-id"]
     url = run.url or function.url
-    return Outgoing(function.endpoint_method or "POST", f"{url}?{query}" if query else url, headers, body)
+    return Outgoing(function.endpoint_method or "POST", f"{url}?{query}" if query else url, headers, (body,))
 
 
 def _headers(job: Job, run: RunRow, keys: Keys, request_id: str) -> dict[str, str]:
@@ -100,20 +105,23 @@ def _trace_of(run_id: str) -> str:
     return f"00-{digest[:32]}-{digest[32:]}-01"
 
 
-def _body(job: Job, run: RunRow, function: Function, state: State, request_id: str) -> bytes:
-    events = run.events_json
-    use_api = 2 * len(events) + state.size > MAX_BODY_BYTES
+def _body(job: Job, run: RunRow, function: Function, state: State, request_id: str) -> Sequence[bytes]:
+    """The pieces of a body: the stored events are among them as they are."""
+    event, events = run.event_json, run.batch_json
+    use_api = 2 * len(events or event) + state.size > MAX_BODY_BYTES
     context = _context(job, run, function, state, request_id, use_api=use_api)
     steps = b"" if use_api else b",".join(b"%b:%b" % (orjson.dumps(id), body) for id, body in state.steps)
-    return b'{"ctx":%b,"defers":%b,"event":%b,"events":%b,"steps":{%b},"use_api":%b,"version":%d}' % (
-        orjson.dumps(context),
-        orjson.dumps(state.defers),
-        run.event_json,
-        b"[]" if use_api else events,
+    head = b'{"ctx":%b,"defers":%b,"event":' % (orjson.dumps(context), orjson.dumps(state.defers))
+    tail = b',"steps":{%b},"use_api":%b,"version":%d}' % (
         steps,
         b"true" if use_api else b"false",
         run.sdk_version,
     )
+    if use_api:
+        return head, event, b',"events":[]', tail
+    if events is not None:
+        return head, event, b',"events":', events, tail
+    return head, event, b',"events":[', event, b"]", tail
 
 
 def _context(

@@ -10,7 +10,7 @@ import asyncio
 import re
 import ssl
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol, cast
@@ -25,6 +25,8 @@ REPLY_SECONDS = 2 * 3600.0
 IDLE_SECONDS = 2.0
 """How long a connection is kept unused: less than the five seconds after which many servers close theirs."""
 MAX_ANSWER_BYTES = 8 * 2**20
+JOINED_BYTES = 64 * 2**10
+"""Up to this a request is written in one piece, which is quicker; a larger one without copying it."""
 REDIRECTS = 4
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
 
@@ -80,19 +82,20 @@ class Transport:
         self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
 
     async def send(self, request: Outgoing) -> Answer:
-        """`request` for one that was made before."""
-        return await self.request(request.method, request.url, headers=request.headers, body=request.body)
-
-    async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b""
-    ) -> Answer:
-        """One request and its whole answer; follows redirects that keep the method."""
+        """A request's whole answer; follows redirects that keep the method."""
+        url = request.url
         for _ in range(REDIRECTS):
-            answer = await self._request(method, url, headers, body)
+            answer = await self._request(request, url)
             if answer.status not in {307, 308} or "location" not in answer.headers:
                 return answer
             url = urljoin(url, answer.headers["location"])
         raise BrokenError(f"{url}: too many redirects")
+
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b""
+    ) -> Answer:
+        """`send` for a request that is not made yet."""
+        return await self.send(Outgoing(method, url, headers, (body,)))
 
     async def close(self) -> None:
         """Drop the idle connections."""
@@ -102,11 +105,12 @@ class Transport:
             connection.close()
         await asyncio.gather(*(connection.closed for connection in connections), return_exceptions=True)
 
-    async def _request(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def _request(self, request: Outgoing, url: str) -> Answer:
         parts, place = _parts(url)
         connection = self._kept(place) or await _connect(place, url)
-        head = _head(method, parts, headers, len(body))
-        answer = await connection.exchange(head, body, within=self._reply_seconds)
+        length = sum(map(len, request.body))
+        head = _head(request.method, parts, request.headers, length)
+        answer = await connection.exchange(head, request.body, length, within=self._reply_seconds)
         if connection.is_open:
             connection.idle_since = connection.loop.time()
             self._idle[place].append(connection)
@@ -142,7 +146,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    async def exchange(self, head: bytes, body: bytes, *, within: float) -> Answer:
+    async def exchange(self, head: bytes, body: Sequence[bytes], length: int, *, within: float) -> Answer:
         """Send a request, wait for its answer."""
         if self._transport is None:
             raise StaleError("the connection is closed")
@@ -155,7 +159,10 @@ class _Connection(asyncio.Protocol):
         waiting = self._waiting = self.loop.create_future()
         deadline = self.loop.call_later(within, self._fail, BrokenError(f"no answer within {within:g} s"))
         try:
-            self._transport.write(head + body)
+            if length > JOINED_BYTES:
+                self._transport.writelines((head, *body))
+            else:
+                self._transport.write(b"".join((head, *body)))
             return await waiting
         except asyncio.CancelledError:
             self._transport.abort()
