@@ -108,11 +108,28 @@ def test_a_key_is_any_value(text, value):
     assert compiled(text)(FACTS) == value
 
 
-@pytest.mark.parametrize("text", ["event.data.", "event.data.n ==", "(", "nonsense(event)", "a.b.c(1)"])
+@pytest.mark.parametrize(
+    "text",
+    ["event.data.", "event.data.n ==", "(", "nonsense(event)", "a.b.c(1)", "(" * 999 + "1" + ")" * 999],
+)
 def test_what_is_no_expression_is_told_and_never_holds(text):
     with pytest.raises(InvalidExpressionError, match="is no valid expression"):
         compiled(text)
     assert not holds(text, FACTS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "event.data.text.matches('(l+)+$')",
+        "event.data.text.matches('[')",
+        "event.data.text * event.data.n",
+        "event.data.format % event.data.n",
+    ],
+)
+def test_what_a_sender_chooses_takes_no_more_time_and_memory_than_it_is_long(text):
+    data = {"text": "l" * 1000 + "o", "n": 2**62, "format": f"%{2**62}d"}
+    assert not holds(text, {"event": {"data": data}})
 
 
 scalars = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)

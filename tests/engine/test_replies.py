@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ async def app():
         ([{"op": "WaitForEvent", "id": "w", "opts": "x"}], "cannot be understood"),
         ([{"op": "InvokeFunction", "id": "i", "opts": {"function_id": "f", "payload": "x"}}], "no object"),
         ([{"op": "StepError", "id": "e", "error": "x"}], "cannot be understood"),
+        ([ran("a", json.loads("[" * 300 + "]" * 300))], "nested more than 200 levels deep"),
     ],
 )
 async def test_what_cannot_be_understood_is_tried_again_and_then_fails_the_run(app, answer: Any, says: str):
@@ -38,6 +40,18 @@ async def test_what_cannot_be_understood_is_tried_again_and_then_fails_the_run(a
     run = await app.run(handler, retries=2)
     assert (run["status"], len(app.asked)) == ("Failed", 3)
     assert says in run["output"]["message"]
+
+
+async def test_a_step_that_invokes_with_data_that_is_no_object_fails(app):
+    payload = {"function_id": "c-f", "payload": {"data": 5}}
+
+    async def handler(asked: Asked) -> Response:
+        if error := asked.steps.get("i"):
+            return ended(error)
+        return JSONResponse([{"op": "InvokeFunction", "id": "i", "opts": payload}], 206)
+
+    run = await app.run(handler)
+    assert "cannot unmarshal number" in run["output"]["error"]["message"]
 
 
 async def test_the_page_of_a_proxy_is_no_result(app):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import inngest
@@ -121,6 +122,7 @@ async def test_a_cancellation_that_cannot_be_is_refused_with_its_reason(sleeping
         ({"v": 2}, "raw.v of type string"),
         ({"data": []}, "cannot unmarshal array"),
         ({"name": "inngest/function.failed"}, "reserved for internal use"),
+        ({"data": {"x": json.loads("[" * 300 + "]" * 300)}}, "nested more than 200 levels deep"),
         ({"meta": {"sessions": {"a": ""}}}, "event session 'a'"),
     ],
 )

@@ -48,6 +48,13 @@ def test_retry_after_is_seconds_or_a_date():
         assert effects_of(Reply(500, {"retry-after": text}, {}), FIRST) == [Retry(due, 1)]
 
 
+def test_retry_after_that_is_no_time_changes_nothing():
+    for text in ("inf", "1e400", "nan", "soon"):
+        assert effects_of(Reply(500, {"retry-after": text}, {}), FIRST) == effects_of(
+            Reply(500, {}, {}), FIRST
+        )
+
+
 def test_a_worker_that_is_not_there_costs_no_attempt_and_one_that_died_does():
     assert unreached(FIRST, times=0) == Retry(1100, 0)
     assert broken(FIRST) == Retry(1100, 1)

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flowctl.engine.protocol import iso
+from flowctl.engine.protocol import iso, parsed_json
 
 BODY_LIMIT = 16 * 2**20
 
@@ -66,8 +66,8 @@ async def read_body(request: Request) -> bytes:
 async def read_json(request: Request) -> Any:
     """A JSON body; raises RequestError."""
     try:
-        return orjson.loads(await read_body(request))
-    except orjson.JSONDecodeError as err:
+        return parsed_json(await read_body(request))
+    except ValueError as err:
         raise RequestError(f"invalid JSON: {err}") from err
 
 

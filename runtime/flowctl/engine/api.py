@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import orjson
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -27,6 +26,7 @@ from flowctl.engine.answers import (
     RequestError,
     json_answer,
     read_body,
+    read_json,
     read_object,
     refused,
 )
@@ -147,8 +147,8 @@ class Api:
                 400,
             )
         try:
-            return json_answer(self.apps.register(orjson.loads(await read_body(request))))
-        except (RegistrationError, orjson.JSONDecodeError) as err:
+            return json_answer(self.apps.register(await read_json(request)))
+        except RegistrationError as err:
             return refused(str(err), 400)
 
     async def remove(self, request: Request) -> Response:

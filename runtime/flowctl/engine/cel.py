@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import celpy
 import orjson
+import re2
 from celpy.celparser import CELParseError
 from celpy.evaluation import celstr
 
@@ -38,6 +39,8 @@ def compiled(text: str) -> Evaluate:
         evaluate = _node(celpy.Environment().compile(text))
     except CELParseError as err:
         raise ValueError(str(err)) from err
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
     def run(facts: Facts) -> Any:
         value = evaluate(facts)
@@ -221,7 +224,11 @@ def _order(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
 
 
 def _arithmetic(apply: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operation on numbers and times: Python's repeats texts and lists, and formats texts."""
+
     def evaluate(left: Any, right: Any) -> Any:
+        if isinstance(left, str | list) or isinstance(right, str | list):
+            return MISSING
         try:
             return apply(left, right)
         except (ArithmeticError, TypeError):
@@ -299,7 +306,18 @@ def _contains(text: str, part: str) -> bool:
 
 
 def _matches(text: str, pattern: str) -> bool:
-    return re.search(pattern, text) is not None
+    """In time that grows with the text alone: who sends events chooses that."""
+    return _pattern(pattern).search(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _pattern(text: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as err:
+        raise ValueError(f"{text!r} is no regular expression") from err
 
 
 def _decoded(text: str) -> str:

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from flowctl.engine.checkpoints import CheckpointError, Checkpoints
 from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.limits import MAX_STATE_BYTES
+from flowctl.engine.protocol import parsed_json
 from flowctl.engine.realtime import RAW_TOPIC, Tokens
 from flowctl.engine.store import RunRow
 from flowctl.engine.timing import Clock
@@ -122,8 +123,8 @@ async def _sent(request: Request) -> Mapping[str, Any]:
         if len(body) > MAX_STATE_BYTES:
             raise CheckpointError("invalid request body: it is too large")
     try:
-        sent = orjson.loads(body)
-    except orjson.JSONDecodeError as err:
+        sent = parsed_json(body)
+    except ValueError as err:
         raise CheckpointError(f"invalid request body: {err}") from err
     if not isinstance(sent, dict):
         raise CheckpointError("invalid request body: it is not an object")

@@ -22,7 +22,7 @@ from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import overflow
 from flowctl.engine.outgoing import Outgoing, State, to_endpoint, to_function
-from flowctl.engine.protocol import Function
+from flowctl.engine.protocol import Function, parsed_json
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL, FETCH
 from flowctl.engine.store import Job, RunRow
@@ -321,6 +321,6 @@ def _reply(answer: Answer) -> Reply:
 
 def _parsed(body: bytes | str) -> Any:
     try:
-        return orjson.loads(body.strip() or b"null")
+        return parsed_json(body.strip() or b"null")
     except orjson.JSONDecodeError:
         return body.decode(errors="replace") if isinstance(body, bytes) else body

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import orjson
 
 from flowctl.engine.outgoing import Outgoing
+from flowctl.engine.protocol import parsed_json
 from flowctl.engine.transport import Answer
 
 AI, ANY = "AIGateway", "Gateway"
@@ -42,8 +43,8 @@ def end_of(detail: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
     if answer.status > 299:
         return failure(detail, f"unsuccessful status code: {answer.status}", stack=text)
     try:
-        return {"data": orjson.loads(answer.body)}
-    except orjson.JSONDecodeError:
+        return {"data": parsed_json(answer.body)}
+    except ValueError:
         return {"data": text}
 
 

@@ -14,6 +14,7 @@ from flowctl.engine.protocol import (
     Event,
     InvalidEventError,
     parse_event,
+    parsed_json,
     seeded_ulid,
 )
 
@@ -48,8 +49,8 @@ def _received(event: Event) -> Event:
 
 def _sent(body: bytes) -> list[Any]:
     try:
-        sent = orjson.loads(body or b"[]")
-    except orjson.JSONDecodeError as err:
+        sent = parsed_json(body or b"[]")
+    except ValueError as err:
         raise InvalidEventError(f"invalid JSON: {err}") from err
     if isinstance(sent, dict):
         _check_size(len(body))

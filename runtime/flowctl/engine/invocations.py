@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flowctl.engine.protocol import INVOKED, RESERVED, Event, parse_event, stable_id
@@ -43,5 +43,5 @@ def step_invocation(run: RunRow, app_id: str, asked: Invoke, *, now: int) -> Eve
 
 
 def _event(payload: Mapping[str, Any], about: Mapping[str, Any], now: int) -> Event:
-    data = {**(payload.get("data") or {}), RESERVED: about}
-    return parse_event({**payload, "name": INVOKED, "data": data}, now=now)
+    event = parse_event({**payload, "name": INVOKED}, now=now)
+    return replace(event, data={**event.data, RESERVED: about})

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from flowctl.engine import sessions
 
 FAILED = "inngest/function.failed"
@@ -37,6 +39,8 @@ _SHOWN_RULES = (
     "throttle",
     "timeouts",
 )
+MAX_DEPTH, _WRITABLE_DEPTH = 200, 254
+"""Levels of JSON that are taken, and that `orjson` can write."""
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 
@@ -45,6 +49,32 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+
+class TooDeepError(ValueError):
+    """JSON is nested more deeply than it could be passed on."""
+
+    def __init__(self) -> None:
+        super().__init__(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def parsed_json(body: bytes | bytearray | str) -> Any:
+    """What a JSON text says; raises orjson.JSONDecodeError, and TooDeepError."""
+    value, text = orjson.loads(body), body.encode() if isinstance(body, str) else body
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+        raise TooDeepError
+    return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether it could not be written in as many more levels as events of events have."""
+    for _ in range(_WRITABLE_DEPTH - MAX_DEPTH):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return True
+    return False
 
 
 def new_ulid(now: int) -> str:

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flowctl.engine.access import bearer
 from flowctl.engine.answers import BodyTooLargeError, RequestError, json_answer, read_json, refused
-from flowctl.engine.protocol import new_ulid
+from flowctl.engine.protocol import new_ulid, parsed_json
 from flowctl.engine.realtime import (
     RAW_TOPIC,
     Address,
@@ -216,8 +216,8 @@ async def _message_body(request: Request) -> bytes:
 def _data(body: bytes) -> Any:
     """JSON as it is, anything else as text."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return parsed_json(body)
+    except ValueError:
         return body.decode(errors="replace")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from flowctl.engine.apps import Apps, RegistrationError
+from flowctl.engine.protocol import parsed_json
 from flowctl.engine.signing import HEADER, Keys, outbound
 from flowctl.engine.timing import now_ms
 from flowctl.engine.transport import Answer, Transport
@@ -76,8 +77,8 @@ class Syncs:
     def _take(self, answer: Answer) -> None:
         """Register what an in-band reply says; a reply that no key of ours has signed says nothing."""
         try:
-            sent = orjson.loads(answer.body)
-        except orjson.JSONDecodeError as err:
+            sent = parsed_json(answer.body)
+        except ValueError as err:
             raise SyncError("its reply is no JSON") from err
         if not self.keys.has_signed(answer.headers.get(HEADER, ""), answer.body, now=now_ms()):
             raise SyncError("its reply is not signed with the engine's signing key")

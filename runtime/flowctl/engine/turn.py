@@ -383,7 +383,7 @@ def _retry_time(after: Any, call: Call) -> int:
     for read in (_seconds_from(call.now), time_ms, _http_date):
         try:
             return min(read(str(after)), call.now + DAY_MS)
-        except (ValueError, TypeError):
+        except (OverflowError, TypeError, ValueError):
             continue
     return default
 
