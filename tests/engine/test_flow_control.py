@@ -17,7 +17,6 @@ from flowctl.engine.flow_control import (
     rank,
     throttled,
 )
-from flowctl.engine.starts import check
 
 moments = st.lists(st.integers(0, 100_000), min_size=1, max_size=60).map(sorted)
 HOUR = 3_600_000
@@ -133,15 +132,6 @@ def test_a_tenth_of_a_rate_limit_may_come_ahead_of_its_time():
     assert [limit and limit.burst for limit in limits] == [0, 1, 3]
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"rateLimit": {"limit": 0, "period": "1m"}}, {"throttle": {"limit": 1, "period": "soon"}}],
-)
-def test_malformed_rules_are_refused(config):
-    with pytest.raises(ValueError, match="'"):
-        FlowControl.of(config)
-
-
 def test_cron_schedules_follow_their_time_zone():
     assert next_time("* * * * *", after=0) == 60_000
     assert next_time("TZ=Europe/Paris 0 9 * * *", after=0) == 8 * HOUR
@@ -152,51 +142,3 @@ def test_cron_schedules_follow_their_time_zone():
 def test_a_schedule_that_is_none_is_refused_by_name(text):
     with pytest.raises(InvalidCronError, match=text.split()[0].removeprefix("TZ=").replace("*", r"\*")):
         next_time(text, after=0)
-
-
-def minimal(**config):
-    return {"id": "f", "triggers": [{"event": "e"}], **config}
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"triggers": [{"event": f"e{i}"} for i in range(11)]}, "11 triggers; 10 is the most"),
-        ({"cancel": [{"event": f"e{i}"} for i in range(6)]}, "6 events that cancel it; 5 is the most"),
-        ({"triggers": [{"event": "e"}, {"event": "e"}]}, "has the trigger 'e' twice"),
-        ({"triggers": [{"cron": "0 1 * * *", "jitter": "6m"}]}, "jitter is '6m'; choose one from '1s' to"),
-        ({"triggers": [{"cron": "0 1 * * *", "event": "e"}]}, "neither an event nor a cron schedule, or"),
-        ({"triggers": [{"event": "e", "expression": "event.data."}]}, "'event.data.' is no valid expression"),
-        ({"rateLimit": {"limit": 1, "period": "1m", "key": "1 +"}}, "'1 \\+' is no valid expression"),
-        ({"concurrency": [1, 2, 3]}, "3 concurrency limits; 2 is the most"),
-        ({"concurrency": {"fn": [{"limit": 1}, {"limit": 2}]}}, "2 concurrency limits of runs; 1 is"),
-        ({"concurrency": {"limit": 1, "scope": "env"}}, "scope 'env' has no key; give it one"),
-        ({"debounce": {"period": "999ms"}}, "debounce period is '999ms'; choose one from '1s' to '7d'"),
-        ({"debounce": {"period": "169h"}}, "debounce period is '169h'"),
-        ({"rateLimit": {"limit": 1, "period": "25h"}}, "rate limit's period is '25h'"),
-        ({"batchEvents": {"maxSize": 1, "timeout": "5s"}}, "choose a maxSize of 2 or more"),
-        ({"batchEvents": {"maxSize": 2, "timeout": "10ms"}}, "batch timeout is '10ms'; choose '1s' or more"),
-        (
-            {"batchEvents": {"maxSize": 2}, "debounce": {"period": "1s"}, "cancel": [{"event": "e"}]},
-            "batchEvents together with cancel, debounce",
-        ),
-    ],
-)
-def test_a_registration_that_the_real_service_would_refuse_names_what_to_change(config, words):
-    with pytest.raises(ValueError, match=words):
-        check(minimal(**config))
-
-
-def test_a_registration_may_go_to_its_limits():
-    check(
-        minimal(
-            triggers=[{"event": f"e{i}"} for i in range(10)],
-            cancel=[{"event": f"e{i}"} for i in range(5)],
-            concurrency=[1, {"limit": 2, "key": "event.data.k"}],
-            debounce={"period": "7d"},
-            rateLimit={"limit": 1, "period": "24h"},
-        )
-    )
-    check(minimal(triggers=[{"event": "e"}, {"event": "e", "expression": "event.data.k == 1"}]))
-    check(minimal(debounce={"period": "1s"}))
-    check(minimal(batchEvents={"maxSize": 2, "timeout": "1s", "key": "event.data.k"}, concurrency=1))

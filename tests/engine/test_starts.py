@@ -171,19 +171,3 @@ async def test_a_cron_trigger_fires_by_itself(world):
 
     await until(twice)
     assert set(fired) == {("inngest/scheduled.timer", "* * * * * *")}
-
-
-async def test_an_app_with_rules_that_make_no_sense_is_refused(world):
-    registration = {
-        "appName": "bad",
-        "functions": [
-            {
-                "id": "bad-f",
-                "triggers": [{"cron": "whenever"}],
-                "steps": {"step": {"runtime": {"url": "http://127.0.0.1:1/x"}}},
-            }
-        ],
-    }
-    answer = await world.http.post(f"{world.engine.url}/fn/register", json=registration)
-    assert answer.status_code == 400
-    assert "'whenever'" in answer.json()["error"]

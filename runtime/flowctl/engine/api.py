@@ -30,7 +30,7 @@ from flowctl.engine.answers import (
     read_object,
     refused,
 )
-from flowctl.engine.apps import Apps, RegistrationError
+from flowctl.engine.apps import Apps
 from flowctl.engine.backlog import RETRY_AFTER_SECONDS, QueueFullError
 from flowctl.engine.checkpoint_api import CheckpointApi
 from flowctl.engine.checkpoints import Checkpoints
@@ -42,6 +42,7 @@ from flowctl.engine.protocol import InvalidEventError
 from flowctl.engine.queries import Queries, answer
 from flowctl.engine.realtime import Tokens
 from flowctl.engine.realtime_api import RealtimeApi
+from flowctl.engine.registration import RegistrationError
 from flowctl.engine.rest import Rest
 from flowctl.engine.rest_v2 import RestV2
 from flowctl.engine.signing import Keys
@@ -149,7 +150,7 @@ class Api:
         try:
             return json_answer(self.apps.register(await read_json(request)))
         except RegistrationError as err:
-            return refused(str(err), 400)
+            return json_answer({"error": str(err), "data": {"faults": err.faults}, "status": 400}, 400)
 
     async def remove(self, request: Request) -> Response:
         """Forget the app that is served at `?url=`."""

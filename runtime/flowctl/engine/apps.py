@@ -12,15 +12,12 @@ from typing import Any
 
 import orjson
 
-from flowctl.engine import rest_statements, starts
+from flowctl.engine import rest_statements
 from flowctl.engine import statements as sql
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, iso, stable_id
+from flowctl.engine.registration import RegistrationError, app_name
 from flowctl.engine.timing import Clock, SystemClock
-
-
-class RegistrationError(ValueError):
-    """What was sent is no registration."""
 
 
 @dataclass(slots=True)
@@ -40,17 +37,13 @@ class Apps:
 
     def register(self, raw: Any) -> dict[str, Any]:
         """Take an SDK's registration in place of the app's earlier one; raises RegistrationError."""
-        name = _checked(raw)
+        name = app_name(raw)
         self._check_slugs(name, raw)
         modified = self.by_name.get(name) != raw
         if modified:
-            self.by_name[name] = raw
             now = self.clock.now()
-            with self.ledger.store.transaction():
-                row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now)
-                self.ledger.store.db.execute(sql.PUT_APP, row)
-                self._set_functions(now=now)
-            self.ledger.wake()
+            row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now)
+            self._change({**self.by_name, name: raw}, sql.PUT_APP, row, now=now)
         app_id = stable_id("app", name)
         return {"ok": True, "modified": modified, "sync_id": stable_id("sync", name), "app_id": app_id}
 
@@ -67,13 +60,28 @@ class Apps:
 
     def remove(self, name: str, *, now: int) -> bool:
         """Forget an app; False when there is none of that name."""
-        if self.by_name.pop(name, None) is None:
+        if name not in self.by_name:
             return False
-        with self.ledger.store.transaction():
-            self.ledger.store.db.execute(rest_statements.DELETE_APP, (name,))
-            self._set_functions(now=now)
-        self.ledger.wake()
+        others = {other: raw for other, raw in self.by_name.items() if other != name}
+        self._change(others, rest_statements.DELETE_APP, (name,), now=now)
         return True
+
+    def _change(
+        self, by_name: dict[str, Mapping[str, Any]], statement: str, row: tuple[Any, ...], *, now: int
+    ) -> None:
+        """Have these apps instead, here and in the store, or in neither."""
+        earlier, functions = self.by_name, dict(self.ledger.functions)
+        try:
+            with self.ledger.store.transaction():
+                self.by_name = by_name
+                self.ledger.store.db.execute(statement, row)
+                self._set_functions(now=now)
+        except BaseException:
+            self.by_name = earlier
+            self.ledger.functions.clear()
+            self.ledger.functions.update(functions)
+            raise
+        self.ledger.wake()
 
     def named_at(self, url: str) -> str | None:
         """The name of the app that is served at a URL."""
@@ -117,22 +125,6 @@ class Apps:
             for registration in self._registered(name)
         ]
         self.ledger.set_functions({function.slug: function for function in functions}, now=now)
-
-
-def _checked(raw: Any) -> str:
-    """The app's name in a registration whose every function is complete."""
-    if not isinstance(raw, dict) or not (raw.get("appName") or raw.get("appname")):
-        raise RegistrationError("App ID required")
-    name = str(raw.get("appName") or raw.get("appname"))
-    for registration in raw.get("functions") or ():
-        try:
-            Function.from_registration(registration, name)
-            starts.check(registration)
-        except (KeyError, StopIteration, TypeError, AttributeError) as err:
-            raise RegistrationError(f"A function's registration is incomplete: {err!r}") from err
-        except ValueError as err:
-            raise RegistrationError(f"The function {registration['id']!r} is invalid: {err}") from err
-    return name
 
 
 def _shown(raw: Mapping[str, Any], name: str, synced_at: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ DAY_MS = 24 * 3_600_000
 PRIORITY_BOUND_MS = 12 * 3_600_000
 BATCH_TIMEOUT_MS = 60_000
 RUN_SCOPE = "run"
-_SCOPES = ("fn", "env", "account")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class FlowControl:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> FlowControl:
-        """Of a registration; raises ValueError, KeyError or TypeError for one that is malformed."""
+        """Of a function in a registration without faults."""
         timeouts = config.get("timeouts") or {}
         return cls(
             concurrency=_concurrency(config.get("concurrency")),
@@ -136,7 +135,7 @@ def full_gate(gates: Sequence[tuple[str, int]], held: Mapping[str, int]) -> str 
 
 
 def _span(text: Any) -> int | None:
-    return None if text is None else duration_ms(str(text))
+    return duration_ms(text) if text else None
 
 
 def _concurrency(raw: Any) -> tuple[Concurrency, ...]:
@@ -152,20 +151,11 @@ def _one_concurrency(entry: Any) -> Concurrency:
     if isinstance(entry, int):
         return Concurrency(entry, None, "fn")
     scope = (entry.get("scope") or "fn").lower()
-    if scope not in _SCOPES:
-        raise ValueError(f"{scope!r} is no concurrency scope; choose one of {', '.join(_SCOPES)}")
-    if scope != "fn" and not entry.get("key"):
-        raise ValueError(f"its concurrency limit of scope {scope!r} has no key; give it one")
-    return Concurrency(int(entry["limit"]), entry.get("key") or None, scope)
+    return Concurrency(entry["limit"], entry.get("key") or None, scope)
 
 
 def _run_concurrency(entry: Mapping[str, Any]) -> Concurrency:
-    limit, scope = int(entry["limit"]), entry.get("scope") or "fn"
-    if limit < 1 or scope != "fn":
-        raise ValueError(
-            f"its concurrency limit of runs {dict(entry)!r} needs a limit above 0 and scope 'fn'"
-        )
-    return Concurrency(limit, entry.get("key") or None, RUN_SCOPE)
+    return Concurrency(entry["limit"], entry.get("key") or None, RUN_SCOPE)
 
 
 def _rate_limit(config: Mapping[str, Any]) -> Rate | None:
@@ -179,29 +169,25 @@ def _rate_limit(config: Mapping[str, Any]) -> Rate | None:
 def _rate(raw: Any) -> Rate | None:
     if not raw:
         return None
-    rate = Rate(
-        int(raw["limit"]), duration_ms(str(raw["period"])), raw.get("key") or None, int(raw.get("burst") or 0)
-    )
-    if rate.limit < 1 or rate.period < 1:
-        raise ValueError(f"{raw!r} must have a limit and a period above zero")
-    return rate
+    return Rate(raw["limit"], duration_ms(raw["period"]), raw.get("key") or None, raw.get("burst") or 0)
 
 
 def _debounce(raw: Any) -> Debounce | None:
     if not raw:
         return None
-    return Debounce(duration_ms(str(raw["period"])), _span(raw.get("timeout")), raw.get("key"))
+    return Debounce(duration_ms(raw["period"]), _span(raw.get("timeout")), raw.get("key") or None)
 
 
 def _batch(raw: Any) -> Batch | None:
     if not raw:
         return None
     timeout = _span(raw.get("timeout"))
-    size = max(1, int(raw["maxSize"]))
-    return Batch(size, BATCH_TIMEOUT_MS if timeout is None else timeout, raw.get("key"), raw.get("if"))
+    timeout = BATCH_TIMEOUT_MS if timeout is None else timeout
+    return Batch(raw["maxSize"], timeout, raw.get("key") or None, raw.get("if") or None)
 
 
 def _singleton(raw: Any) -> Singleton | None:
     if not raw:
         return None
-    return Singleton("cancel" if raw.get("mode") == "cancel" else "skip", raw.get("key"))
+    mode = "cancel" if (raw.get("mode") or "").lower() == "cancel" else "skip"
+    return Singleton(mode, raw.get("key") or None)

@@ -17,7 +17,6 @@ from flowctl.engine import flow_statements as sql
 from flowctl.engine.cron import next_time
 from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
 from flowctl.engine.flow_control import FlowControl, Rate, Singleton
-from flowctl.engine.limits import check_registration
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, duration_ms, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
@@ -195,14 +194,6 @@ class Starts:
     def _hold(self, slug: str, key: str, event: Event, since: int) -> None:
         body = orjson.dumps(event.to_json())
         self.store.db.execute(sql.HOLD_EVENT, (slug, key, since, event.internal_id, body))
-
-
-def check(registration: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError for rules or schedules that are malformed or exceed limits."""
-    check_registration(registration, FlowControl.of(registration))
-    for trigger in registration.get("triggers") or ():
-        if trigger.get("cron"):
-            next_time(str(trigger["cron"]), after=0)
 
 
 def _singleton_key(rule: Singleton | None, event: Mapping[str, Any]) -> str | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from flowctl.engine.apps import Apps, RegistrationError
+from flowctl.engine.apps import Apps
 from flowctl.engine.protocol import parsed_json
+from flowctl.engine.registration import RegistrationError
 from flowctl.engine.signing import HEADER, Keys, outbound
 from flowctl.engine.timing import now_ms
 from flowctl.engine.transport import Answer, Transport
@@ -46,9 +48,9 @@ class Syncs:
             try:
                 await self.sync(url)
                 registered = True
-            except (OSError, SyncError) as err:
+            except (OSError, SyncError, sqlite3.Error) as err:
                 registered = False
-                if str(err) != told and isinstance(err, SyncError):
+                if str(err) != told and not isinstance(err, OSError):
                     log.warning("%s is not synced: %s", url, err)
                 told = str(err)
             if registered and not poll:
@@ -82,6 +84,8 @@ class Syncs:
             raise SyncError("its reply is no JSON") from err
         if not self.keys.has_signed(answer.headers.get(HEADER, ""), answer.body, now=now_ms()):
             raise SyncError("its reply is not signed with the engine's signing key")
+        if not isinstance(sent, dict):
+            raise SyncError("its reply is no JSON object")
         try:
             self.apps.register(registration_of(sent))
         except RegistrationError as err:
