@@ -21,6 +21,7 @@ from flowctl.engine.budget import ByteBudget, Lease
 from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.limits import overflow
+from flowctl.engine.memos import Memos
 from flowctl.engine.outgoing import Outgoing, State, to_endpoint, to_function
 from flowctl.engine.protocol import Function, parsed_json
 from flowctl.engine.signing import Keys
@@ -78,13 +79,14 @@ class Executor:
     backoff: Sequence[int] = BACKOFF_MS
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(REQUEST_BYTES))
     gates: Gates = field(init=False)
+    memos: Memos = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _drains: bool = False
     _unreachable: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     """How often in a row each app's URL could not be reached, and when it was tried last."""
 
     def __post_init__(self) -> None:
-        self.gates = Gates(self.ledger.store)
+        self.gates, self.memos = Gates(self.ledger.store), Memos(self.ledger.store)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -235,9 +237,9 @@ class Executor:
     def _request(self, job: Job, run: RunRow, function: Function, call: Call) -> Outgoing | Finish:
         """What the app is to be asked, or the end of a run that has used up its steps or its state."""
         store = self.ledger.store
-        steps, is_planned = store.encoded_steps(run.run_id), store.has_pending(run.run_id)
-        state = State(steps, is_planned=is_planned, defers=store.defers(run.run_id))
-        if error := overflow(steps=len(state.steps), size=state.size):
+        memo, is_planned = self.memos.of(run.run_id), store.has_pending(run.run_id)
+        state = State(memo, is_planned=is_planned, defers=store.defers(run.run_id))
+        if error := overflow(steps=memo.count, size=memo.size):
             return Finish(failed=True, output=error)
         request = to_endpoint if function.endpoint_method else to_function
         return request(job, run, function, state, self.keys, now=call.now)

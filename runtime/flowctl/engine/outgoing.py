@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import orjson
 
+from flowctl.engine.memos import Memo
 from flowctl.engine.protocol import ENDPOINT_EVENT, Function, dispatch_id, queue_reference
 from flowctl.engine.signing import HEADER, Keys, outbound
 from flowctl.engine.starts import DISCOVERY
@@ -22,18 +23,13 @@ MAX_BODY_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known of a run when its function is called: encoded steps in order of their ends."""
+    """What is known of a run when its function is called."""
 
-    steps: Sequence[tuple[str, bytes]]
+    memo: Memo
     is_planned: bool
     """Whether other steps are under way, so that new ones are to be planned and not run at once."""
     defers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the run has asked for after its end, by step."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the encoded steps."""
-        return sum(len(body) for _, body in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +104,11 @@ def _trace_of(run_id: str) -> str:
 def _body(job: Job, run: RunRow, function: Function, state: State, request_id: str) -> Sequence[bytes]:
     """The pieces of a body: the stored events are among them as they are."""
     event, events = run.event_json, run.batch_json
-    use_api = 2 * len(events or event) + state.size > MAX_BODY_BYTES
+    use_api = 2 * len(events or event) + state.memo.size > MAX_BODY_BYTES
     context = _context(job, run, function, state, request_id, use_api=use_api)
-    steps = b"" if use_api else b",".join(b"%b:%b" % (orjson.dumps(id), body) for id, body in state.steps)
     head = b'{"ctx":%b,"defers":%b,"event":' % (orjson.dumps(context), orjson.dumps(state.defers))
     tail = b',"steps":{%b},"use_api":%b,"version":%d}' % (
-        steps,
+        b"" if use_api else state.memo.members,
         b"true" if use_api else b"false",
         run.sdk_version,
     )
@@ -127,7 +122,6 @@ def _body(job: Job, run: RunRow, function: Function, state: State, request_id: s
 def _context(
     job: Job, run: RunRow, function: Function, state: State, request_id: str, *, use_api: bool
 ) -> dict[str, Any]:
-    stack = [id for id, _ in state.steps]
     return {
         "run_id": run.run_id,
         "fn_id": function.id,
@@ -135,7 +129,7 @@ def _context(
         "attempt": job.attempt,
         "max_attempts": function.max_attempts,
         "disable_immediate_execution": state.is_planned or job.target != DISCOVERY,
-        "stack": {"stack": stack, "current": len(stack)},
+        "stack": {"stack": orjson.Fragment(b"[%b]" % state.memo.ids), "current": state.memo.count},
         "use_api": use_api,
         "env": "",
         "generation_id": job.generation,

@@ -176,6 +176,7 @@ STATE_SIZE = """
     SELECT coalesce(sum(length(body)), 0), coalesce(max(length(body)), 0) FROM steps WHERE run_id = ?
 """
 HAS_STEP = "SELECT 1 FROM steps WHERE run_id = ? AND step_id = ?"
+STEPS_AFTER = "SELECT rowid, step_id, body FROM steps WHERE run_id = ? AND rowid > ? ORDER BY rowid"
 READ_STEPS = "SELECT step_id, body FROM steps WHERE run_id = ? ORDER BY rowid"
 
 PUT_PENDING = """

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -89,6 +89,14 @@ class RunRow:
             "ended_at": iso(self.ended_at) if self.ended_at else None,
             "output": self.output,
         }
+
+
+class StepRow(NamedTuple):
+    """A step that has ended: the later, the higher its number. `body` is its encoded end."""
+
+    number: int
+    step_id: str
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +208,9 @@ class Store:
         """A function's runs that have not ended."""
         return [RunRow(*row) for row in self.db.execute(sql.OPEN_RUNS, (slug,)).fetchall()]
 
-    def encoded_steps(self, run_id: str) -> list[tuple[str, bytes]]:
-        """What a run's steps came to as it is stored, in order of their ends."""
-        return self.db.execute(sql.READ_STEPS, (run_id,)).fetchall()
+    def steps_after(self, run_id: str, number: int) -> list[StepRow]:
+        """What a run's steps came to that ended after the one with that number, in order of their ends."""
+        return [StepRow(*row) for row in self.db.execute(sql.STEPS_AFTER, (run_id, number))]
 
     def steps(self, run_id: str) -> dict[str, Any]:
         """What a run's steps came to, in order of their ends."""
