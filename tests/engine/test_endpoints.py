@@ -32,10 +32,11 @@ class Shop:
         self.asked.append((request, await request.body()))
         return self.answer
 
-    async def begin(self, *steps: dict[str, Any]) -> httpx.Response:
+    async def begin(self, *steps: dict[str, Any], **asked: str) -> httpx.Response:
         request = {
             "domain": self.domain, "method": "PUT", "path": "/orders/7", "query_params": "a=b",
             "content_type": "text/plain", "body": "what was sent!", "ip": "", "fn": "",
+            **asked,
         }  # fmt: skip
         event = {"name": "inngest/http.request", "data": request}
         body = {"run_id": self.run_id, "event": event, "steps": steps, "retries": 1}
@@ -106,6 +107,18 @@ async def test_a_run_that_waits_goes_on_by_a_repetition_of_its_request(shop):
     assert request.headers["x-inngest-signature"] == ""
     stored = await shop.http.get(f"{shop.engine.url}/v0/runs/{shop.run_id}/actions")
     assert stored.json() == {"a": {"data": 1}, "s": None}
+
+
+@pytest.mark.parametrize(
+    "asked", [{"content_type": "a/b\r\nx-other: 1"}, {"method": "PUT /x HTTP/1.1\r\na: b"}]
+)
+async def test_a_request_that_would_be_two_is_not_repeated_and_fails_its_run(shop, asked):
+    token = (await shop.begin(RAN, **asked)).json()["data"]["token"]
+    await shop.report({"op": "Sleep", "id": "s", "name": "1ms"})
+    await shop.output(token)
+    run = await shop.run()
+    assert (run["status"], shop.asked) == ("Failed", [])
+    assert "HTTP method" in run["output"]["message"] or "line break" in run["output"]["message"]
 
 
 async def test_a_step_that_failed_is_retried_by_the_engine(shop):

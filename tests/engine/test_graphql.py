@@ -99,6 +99,31 @@ async def test_a_step_tells_at_which_try_it_ended(world):
     assert shown == [{"name": "flaky", "attempts": 2}]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"variables": [1]}, "variables"),
+        ({"variables": "x"}, "variables"),
+        ({"query": ["{ apps { id } }"]}, "query"),
+        ({"query": None}, "query"),
+        ({"operationName": 5}, "operationName"),
+    ],
+)
+async def test_a_body_of_another_shape_is_refused_in_the_form_of_graphql(world, wrong, named):
+    body = {"query": "{ apps { id } }"} | wrong
+    answer = await world.http.post(f"{world.engine.url}/v0/gql", json=body)
+    assert (answer.status_code, answer.json()["data"]) == (400, None)
+    assert answer.json()["errors"][0]["message"].startswith(f"'{named}' must be ")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("{ apps", 422), ("{ nope }", 422), ('{ runTrace(runID: "x") { name } }', 200)]
+)
+async def test_a_query_that_cannot_begin_has_another_status_than_one_that_fails(world, query, status):
+    answer = await world.http.post(f"{world.engine.url}/v0/gql", json={"query": query})
+    assert (answer.status_code, bool(answer.json()["errors"])) == (status, True)
+
+
 RUNS = """
     query($after: String, $by: RunsV2OrderByField!, $to: RunsOrderByDirection!, $filter: RunsFilterV2!) {
       runs(first: 2, after: $after, orderBy: [{field: $by, direction: $to}], filter: $filter) {

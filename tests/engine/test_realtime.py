@@ -139,3 +139,17 @@ async def test_topics_in_another_shape_are_refused(http):
         400,
         "Invalid request: must provide a list of topics",
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "limit"),
+    [
+        ("publish", "application/json", 2**19),
+        ("publish", "text/stream", 2**20),
+        ("publish/tee", "text/plain", 2**20),
+    ],
+)
+async def test_what_is_too_large_to_be_published_is_told_its_limit(http, path, kind, limit):
+    url, headers = f"/v1/realtime/{path}?channel=c&topic=t", {"content-type": kind}
+    answer = await http.post(url, content=b"1" * (limit + 1), headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (413, f"The body is larger than {limit} bytes.")

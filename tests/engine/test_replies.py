@@ -131,11 +131,23 @@ async def test_a_step_may_have_any_id(app):
     assert (await app.run(handler, retries=0))["output"] == "data"
 
 
-async def test_a_fetch_that_cannot_be_made_fails_its_step(app):
+@pytest.mark.parametrize("headers", [5, {"x-mine": "1\r\nx-other: 2"}])
+async def test_a_fetch_that_cannot_be_made_fails_its_step(app, headers):
     async def handler(asked: Asked) -> Response:
         if asked.steps:
             return ended(asked.steps["f"]["error"]["name"])
-        opts = {"url": "http://127.0.0.1:1/", "headers": 5}
+        opts = {"url": f"{app.engine.url}/health", "headers": headers}
         return JSONResponse([{"op": "Gateway", "id": "f", "opts": opts}], 206)
 
     assert (await app.run(handler, retries=0))["output"] == "GatewayError"
+
+
+@pytest.mark.parametrize("version", ["²", "--5", "9" * 5_000, "x"])
+async def test_a_version_that_is_none_is_passed_over(app, version):
+    async def handler(asked: Asked) -> Response:
+        answer = ended("done") if asked.steps else JSONResponse([ran("a")], 206)
+        answer.raw_headers.append((b"x-inngest-req-version", version.encode("latin-1")))
+        return answer
+
+    assert (await app.run(handler, retries=0))["output"] == "done"
+    assert [asked.headers["x-inngest-req-version"] for asked in app.asked] == ["-1", "-1"]

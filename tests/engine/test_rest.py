@@ -72,6 +72,33 @@ async def test_runs_are_listed_by_function_and_status(sleeping):
     assert await sleeping.get("/v1/runs?function=t-other") == []
 
 
+async def test_a_status_that_runs_do_not_have_is_refused_with_those_they_have(world):
+    answer = await world.http.get(f"{world.engine.url}/v1/runs?status=bogus")
+    assert answer.status_code == 400
+    assert answer.json()["error"] == (
+        "Invalid status query parameter 'bogus': one of Scheduled, Running, Completed, Failed, Cancelled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "answer"), [("json", b'{"resourceSpans": []}', b"{}"), ("x-protobuf", b"\n", b"")]
+)
+async def test_spans_of_extended_traces_are_taken(world, kind, body, answer):
+    headers = {"content-type": f"application/{kind}"}
+    taken = await world.http.post(f"{world.engine.url}/v1/traces/userland", content=body, headers=headers)
+    assert (taken.status_code, taken.content, taken.headers["content-type"]) == (
+        200,
+        answer,
+        headers["content-type"],
+    )
+
+
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (8 * 2**20 + 1, 413)])
+async def test_spans_that_are_none_or_too_many_are_refused(world, size, status):
+    url, headers = f"{world.engine.url}/v1/traces/userland", {"content-type": "application/json"}
+    assert (await world.http.post(url, content=b"{" * size, headers=headers)).status_code == status
+
+
 @pytest.mark.parametrize(("path", "status"), [("nope", 400), ("01HZZZZZZZZZZZZZZZZZZZZZZZ", 404)])
 async def test_only_a_known_run_is_cancelled_or_has_jobs(world, path, status):
     for method, more in (("DELETE", ""), ("GET", "/jobs")):

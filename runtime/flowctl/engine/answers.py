@@ -30,12 +30,12 @@ class NotFoundError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    """The body exceeds what the engine reads."""
+    """The body exceeds what is read of it (bytes)."""
 
     http_status = 413
 
-    def __init__(self) -> None:
-        super().__init__(f"The body is larger than {BODY_LIMIT} bytes.")
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit} bytes.")
 
 
 def json_answer(body: Any, status: int = 200) -> Response:
@@ -53,27 +53,28 @@ def fetched(data: Any) -> Response:
     return json_answer({"data": data, "metadata": {"fetched_at": iso(time.time_ns() // 1_000_000)}})
 
 
-async def read_body(request: Request) -> bytes:
+async def read_body(request: Request, *, limit: int = BODY_LIMIT) -> bytes:
     """A whole body; raises BodyTooLargeError."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > BODY_LIMIT:
-            raise BodyTooLargeError
+        if len(body) > limit:
+            raise BodyTooLargeError(limit)
     return bytes(body)
 
 
-async def read_json(request: Request) -> Any:
+async def read_json(request: Request, *, limit: int = BODY_LIMIT) -> Any:
     """A JSON body; raises RequestError."""
+    body = await read_body(request, limit=limit)
     try:
-        return parsed_json(await read_body(request))
+        return parsed_json(body)
     except ValueError as err:
         raise RequestError(f"invalid JSON: {err}") from err
 
 
-async def read_object(request: Request, *required: str) -> dict[str, Any]:
+async def read_object(request: Request, *required: str, limit: int = BODY_LIMIT) -> dict[str, Any]:
     """A JSON object with these keys; raises RequestError."""
-    sent = await read_json(request)
+    sent = await read_json(request, limit=limit)
     if not isinstance(sent, dict):
         raise RequestError("The body must be an object.")
     missing = [name for name in required if not sent.get(name)]

@@ -39,7 +39,7 @@ from flowctl.engine.intake import parse_events
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.metrics import exposition
 from flowctl.engine.protocol import InvalidEventError
-from flowctl.engine.queries import Queries, answer
+from flowctl.engine.queries import Asked, Queries, answer, refusal
 from flowctl.engine.realtime import Tokens
 from flowctl.engine.realtime_api import RealtimeApi
 from flowctl.engine.registration import RegistrationError
@@ -180,14 +180,11 @@ class Api:
 
     async def query(self, request: Request) -> Response:
         """GraphQL, as far as SDKs' tests need it."""
-        asked = await read_object(request, "query")
-        found = answer(
-            Queries(self.apps, self.clock),
-            str(asked["query"]),
-            asked.get("variables") or {},
-            asked.get("operationName"),
-        )
-        return json_answer(found)
+        try:
+            asked = Asked.of(await read_object(request))
+        except RequestError as err:
+            return json_answer(refusal({"message": str(err)}), err.http_status)
+        return json_answer(*answer(Queries(self.apps, self.clock), asked))
 
     def _run(self, request: Request) -> RunRow:
         run = self.ledger.store.run(request.path_params["id"])

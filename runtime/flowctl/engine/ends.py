@@ -9,6 +9,7 @@ from flowctl.engine.protocol import CANCELLED, FAILED, FINISHED, RESERVED, Event
 from flowctl.engine.store import RunRow
 
 COMPLETED_RUN, FAILED_RUN, CANCELLED_RUN = "Completed", "Failed", "Cancelled"
+RUN_STATUSES = ("Scheduled", "Running", COMPLETED_RUN, FAILED_RUN, CANCELLED_RUN)
 _OF_ITS_OWN = {FAILED_RUN: FAILED, CANCELLED_RUN: CANCELLED}
 
 

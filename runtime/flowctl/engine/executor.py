@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import (
     Answer,
     Carrier,
+    MalformedError,
     NotReachedError,
     StaleError,
     TooLargeError,
@@ -62,6 +64,7 @@ PACED_BATCH, PACE_SECONDS, UNREACHABLE_FOR_MS = 25, 0.05, 3_000
 """What is taken while an app is out of reach, so that a long queue for it leaves time for everything else."""
 UNKNOWN_FUNCTION_RETRY_MS = 1_000
 INTERNAL_ERROR_RETRY_MS = 1_500
+_VERSION = re.compile(r"-?[0-9]{1,9}")
 SDK_HEADER, REDIRECTED = "x-inngest-sdk", 300
 
 log = logging.getLogger("flowctl.engine")
@@ -253,7 +256,7 @@ class Executor:
             return [self._lost(function, self._at(call, job), err)], run.sdk_version
         self._unreachable.pop(function.url, None)
         version = answer.headers.get("x-inngest-req-version", "")
-        known = int(version) if version.lstrip("-").isdigit() else run.sdk_version
+        known = int(version) if _VERSION.fullmatch(version) else run.sdk_version
         return _understood(answer, self._at(call, job)), known
 
     def _lost(self, function: Function, call: Call, error: OSError) -> Effect:
@@ -264,7 +267,7 @@ class Executor:
                 return unreached(call, times)
             case StaleError():
                 return Retry(call.now, call.attempt)
-            case TooLargeError():
+            case TooLargeError() | MalformedError():
                 return Finish(failed=True, output={"name": "Error", "message": str(error)})
             case _:
                 log.warning("A call of %s broke: %s", function.slug, error)

@@ -7,12 +7,14 @@ asks for that field.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from flowctl.engine import rest_statements as sql
+from flowctl.engine.answers import RequestError
 from flowctl.engine.apps import Apps
 from flowctl.engine.connections import events_page, runs_page
 from flowctl.engine.graphql_schema import SCHEMA
@@ -268,15 +270,47 @@ class Queries:
         }
 
 
-def answer(queries: Queries, query: str, variables: Mapping[str, Any], operation: str | None) -> Node:
-    """A GraphQL response: data, errors, or both."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The body of a GraphQL request."""
+
+    query: str
+    variables: dict[str, Any]
+    operation: str | None
+
+    @classmethod
+    def of(cls, sent: Mapping[str, Any]) -> Asked:
+        """Raises RequestError."""
+        query, variables, operation = sent.get("query"), sent.get("variables"), sent.get("operationName")
+        if not isinstance(query, str):
+            raise RequestError(f"'query' must be text, not {query!r:.100}.")
+        if not isinstance(variables, dict | None):
+            raise RequestError(f"'variables' must be an object, not {variables!r:.100}.")
+        if not isinstance(operation, str | None):
+            raise RequestError(f"'operationName' must be text, not {operation!r:.100}.")
+        return cls(query, variables or {}, operation or None)
+
+
+def answer(queries: Queries, asked: Asked) -> tuple[Node, int]:
+    """A GraphQL response (data, errors, or both) and its status: 422 for a query that cannot begin."""
     from graphql import graphql_sync  # noqa: PLC0415 - slow to import, and most engines never need it
 
     result = graphql_sync(
-        _schema(), query, root_value=queries, variable_values=dict(variables), operation_name=operation
+        _schema(),
+        asked.query,
+        root_value=queries,
+        variable_values=asked.variables,
+        operation_name=asked.operation,
     )
-    errors = [error.formatted for error in result.errors or ()]
-    return {"data": result.data} | ({"errors": errors} if errors else {})
+    if not result.errors:
+        return {"data": result.data}, 200
+    has_begun = any(error.path for error in result.errors)
+    return refusal(*(error.formatted for error in result.errors), data=result.data), 200 if has_begun else 422
+
+
+def refusal(*errors: Mapping[str, Any], data: Any = None) -> Node:
+    """GraphQL's form of errors."""
+    return {"data": data, "errors": errors}
 
 
 @cache

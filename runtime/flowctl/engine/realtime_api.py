@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from flowctl.engine.access import bearer
-from flowctl.engine.answers import BodyTooLargeError, RequestError, json_answer, read_json, refused
+from flowctl.engine.answers import BodyTooLargeError, RequestError, json_answer, read_body, read_json, refused
 from flowctl.engine.protocol import new_ulid, parsed_json
 from flowctl.engine.realtime import (
     RAW_TOPIC,
@@ -84,7 +84,7 @@ class RealtimeApi:
         if kind == "text/stream":
             await self._pass_on(request, addresses)
             return PlainTextResponse("", headers=_PUBLISHED)
-        body = await _message_body(request)
+        body = await read_body(request, limit=MESSAGE_LIMIT)
         for message in body.splitlines() if kind == LINES else (body,):
             data = _data(message)
             for address in addresses:
@@ -101,7 +101,7 @@ class RealtimeApi:
         async for piece in request.stream():
             size += len(piece)
             if size > STREAM_LIMIT:
-                raise BodyTooLargeError
+                raise BodyTooLargeError(STREAM_LIMIT)
             self.realtime.publish(address, Raw(piece))
         return PlainTextResponse("")
 
@@ -152,7 +152,7 @@ class RealtimeApi:
             async for piece in request.stream():
                 size += len(piece)
                 if size > STREAM_LIMIT:
-                    raise BodyTooLargeError
+                    raise BodyTooLargeError(STREAM_LIMIT)
                 for start in range(0, len(piece), CHUNK_BYTES):
                     self._chunk(stream_id, decoder.decode(piece[start : start + CHUNK_BYTES]), addresses)
             self._chunk(stream_id, decoder.decode(b"", final=True), addresses)
@@ -202,15 +202,6 @@ def _addresses(request: Request) -> list[Address]:
     metadata = _data(query["metadata"].encode()) if "metadata" in query else None
     topics = query.getlist("topic") or [""]
     return [Address(query.get("channel", ""), topic, query.get("run_id"), metadata) for topic in topics]
-
-
-async def _message_body(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MESSAGE_LIMIT:
-            raise BodyTooLargeError
-    return bytes(body)
 
 
 def _data(body: bytes) -> Any:

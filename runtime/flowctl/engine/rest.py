@@ -18,11 +18,13 @@ from flowctl.engine.answers import (
     RequestError,
     fetched,
     json_answer,
+    read_body,
     read_object,
     refused,
 )
 from flowctl.engine.apps import Apps
 from flowctl.engine.cancellations import Cancellation, Cancellations
+from flowctl.engine.ends import RUN_STATUSES
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import ENVIRONMENT_ID, Function, is_ulid, iso, time_ms
 from flowctl.engine.run_metadata import InvalidMetadataError, hashed_step, notes_of
@@ -30,6 +32,7 @@ from flowctl.engine.store import event_json
 from flowctl.engine.timing import Clock
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+MAX_SPANS_BYTES = 8 * 2**20
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Rest:
             Route("/v1/cancellations", self.cancel_runs, methods=["POST"]),
             Route("/v1/cancellations", self.list_cancellations),
             Route("/v1/cancellations/{id}", self.delete_cancellation, methods=["DELETE"]),
+            Route("/v1/traces/userland", self.take_spans, methods=["POST"]),
         ]
 
     async def list_events(self, request: Request) -> Response:
@@ -97,7 +101,7 @@ class Rest:
             **_page(request),
             "after": _moment(request, "started_after", 0),
             "before": _moment(request, "started_before", 2**62),
-            "status": query.get("status"),
+            "status": _status(request),
             "slug": query.get("function"),
         }
         rows = self.ledger.store.db.execute(sql.RUNS, wanted).fetchall()
@@ -187,6 +191,15 @@ class Rest:
             raise NotFoundError("Cancellation not found")
         return fetched({"ok": True})
 
+    async def take_spans(self, request: Request) -> Response:
+        """Spans of SDKs' extended traces, by OTLP in JSON or protobuf: they are taken, and not kept."""
+        kind = request.headers.get("content-type", "")
+        if "json" not in kind:
+            await read_body(request, limit=MAX_SPANS_BYTES)
+            return Response(b"", media_type="application/x-protobuf")
+        await read_object(request, limit=MAX_SPANS_BYTES)
+        return json_answer({})
+
 
 def _id(request: Request, what: str) -> str:
     id = request.path_params["id"]
@@ -201,6 +214,13 @@ def _page(request: Request) -> dict[str, Any]:
         raise RequestError("Invalid cursor query parameter")
     wanted = int(limit) if limit.isdecimal() and int(limit) > 0 else DEFAULT_LIMIT
     return {"limit": min(wanted, MAX_LIMIT), "cursor": cursor or "~"}
+
+
+def _status(request: Request) -> str | None:
+    text = request.query_params.get("status")
+    if text and text.capitalize() not in RUN_STATUSES:
+        raise RequestError(f"Invalid status query parameter {text!r}: one of {', '.join(RUN_STATUSES)}")
+    return text or None
 
 
 def _moment(request: Request, name: str, default: int) -> int:

@@ -1,7 +1,7 @@
 """Calls to apps: HTTP/1.1 with kept connections, small because it is the engine's hot path.
 
-Raises NotReachedError when the app cannot have seen the request, BrokenError when it may have, and
-TooLargeError for an answer that is cut off.
+Raises NotReachedError when the app cannot have seen the request, BrokenError when it may have,
+TooLargeError for an answer that is cut off, and MalformedError for a request that is none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol, cast
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import httptools
 
@@ -28,6 +28,9 @@ MAX_ANSWER_BYTES = 8 * 2**20
 JOINED_BYTES = 64 * 2**10
 """Up to this a request is written in one piece, which is quicker; a larger one without copying it."""
 REDIRECTS = 4
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_URL_CHARACTERS = "".join(map(chr, range(0x21, 0x7F)))
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
 
 
@@ -47,6 +50,10 @@ class TooLargeError(OSError):
     """The answer exceeds `MAX_ANSWER_BYTES`."""
 
 
+class MalformedError(OSError):
+    """The request would be no HTTP, or more than one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Status, headers by lower-case name, body."""
@@ -60,7 +67,7 @@ class Carrier(Protocol):
     """Brings requests to apps and their answers back; a way other than HTTP is another one of these."""
 
     async def send(self, request: Outgoing) -> Answer:
-        """The app's answer; raises NotReachedError, BrokenError or TooLargeError, as in this file."""
+        """The app's answer; raises the errors of this file."""
         ...
 
     async def close(self) -> None:
@@ -107,9 +114,9 @@ class Transport:
 
     async def _request(self, request: Outgoing, url: str) -> Answer:
         parts, place = _parts(url)
-        connection = self._kept(place) or await _connect(place, url)
         length = sum(map(len, request.body))
         head = _head(request.method, parts, request.headers, length)
+        connection = self._kept(place) or await _connect(place, url)
         answer = await connection.exchange(head, request.body, length, within=self._reply_seconds)
         if connection.is_open:
             connection.idle_since = connection.loop.time()
@@ -254,13 +261,25 @@ def _trusted() -> ssl.SSLContext:
 
 @lru_cache(maxsize=1024)
 def _parts(url: str) -> tuple[SplitResult, _Place]:
-    parts = urlsplit(url)
+    parts = urlsplit(quote(url, safe=_URL_CHARACTERS))
     is_tls = parts.scheme == "https"
     return parts, _Place(parts.hostname or "127.0.0.1", parts.port or (443 if is_tls else 80), is_tls)
 
 
+@lru_cache(maxsize=1024)
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
 def _head(method: str, parts: SplitResult, headers: Mapping[str, str], length: int) -> bytes:
     path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    if not _is_token(method):
+        raise MalformedError(f"{method!r} is no HTTP method")
     lines = [f"{method} {path} HTTP/1.1", f"host: {parts.netloc}", f"content-length: {length}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    for name, value in headers.items():
+        if not _is_token(name):
+            raise MalformedError(f"{name!r} is no name of an HTTP header")
+        if _CONTROL.search(value):
+            raise MalformedError(f"the header {name!r} has a line break or another control character")
+        lines.append(f"{name}: {value}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
