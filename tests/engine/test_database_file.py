@@ -17,7 +17,7 @@ from engine_world import until
 
 from flowctl.engine import executor
 from flowctl.engine.__main__ import UNUSABLE_DATABASE, main
-from flowctl.engine.store import Store
+from flowctl.engine.store import Store, explained
 
 NOBODY = 65_534
 NO_LIMIT = 2**30
@@ -89,18 +89,22 @@ def may_grow(world: Any, pages: int) -> None:
     world.engine._store.db.execute(f"PRAGMA max_page_count = {pages}")
 
 
-async def test_a_sender_is_told_when_the_disk_is_full_and_nothing_of_it_is_kept(world):
+async def test_a_sender_is_told_when_the_disk_is_full_and_nothing_of_it_is_kept(world, caplog):
     may_grow(world, 1)
     large = {"name": "t/large", "data": {"text": "x" * 1_000_000}}
     answer = await world.http.post(f"{world.engine.url}/e/k", json=[large, large])
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert "database or disk is full" in answer.json()["error"]
+    assert "send_events" in caplog.text
+    assert "/e/k" not in caplog.text  # what senders must have may stand there
     assert await world.get("/v1/events?name=t/large") == []
     may_grow(world, NO_LIMIT)
     assert await world.send("t/large")
 
 
-async def test_a_step_whose_end_could_not_be_written_is_run_again_once_there_is_room(world, monkeypatch):
+async def test_a_step_whose_end_could_not_be_written_is_run_again_once_there_is_room(
+    world, monkeypatch, caplog
+):
     monkeypatch.setattr(executor, "INTERNAL_ERROR_RETRY_MS", 20)
     ran: list[str] = []
 
@@ -122,6 +126,15 @@ async def test_a_step_whose_end_could_not_be_written_is_run_again_once_there_is_
     await until(failed_twice, "the second try")
     may_grow(world, NO_LIMIT)
     assert (await world.ended(event_id))["output"] == 1_000_000
+    shown = (await world.http.get(f"{world.engine.url}/metrics")).text
+    assert "flowctl_database_errors_total 0" not in shown
+    assert "The database failed, and is tried again: database or disk is full" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("free", "way_out"), [(0, "make room"), (10**9, "a file of the engine's own")])
+def test_a_file_that_finds_no_room_on_its_disk_is_told_so(free, way_out):
+    assert way_out in explained(sqlite3.OperationalError("disk I/O error"), free)
 
 
 async def test_an_engine_whose_database_fails_for_a_while_goes_on_afterwards(world, monkeypatch, caplog):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flowctl.engine import logs
 from flowctl.engine.loop import fast_loop
 from flowctl.engine.server import Engine, EngineConfig, PortInUseError
 from flowctl.engine.signing import InvalidKeyError
@@ -23,6 +24,7 @@ PORT_IN_USE = 4
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; answers the exit code."""
     given = _parser().parse_args(argv)
+    logs.configure()
     config = EngineConfig(
         host=given.host,
         port=given.port,

@@ -186,6 +186,14 @@ class Api:
             return json_answer(refusal({"message": str(err)}), err.http_status)
         return json_answer(*answer(Queries(self.apps, self.clock), asked))
 
+    async def failed(self, request: Request, err: Exception) -> Response:
+        """The database has failed: what is answered names no key that stands in the path."""
+        self.ledger.tally.database_errors += 1
+        log.error("The database failed at %s: %s", request.scope["endpoint"].__name__, err)
+        answer = refused(f"The engine's database failed, and nothing of the request was kept: {err}", 503)
+        answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        return answer
+
     def _run(self, request: Request) -> RunRow:
         run = self.ledger.store.run(request.path_params["id"])
         if run is None:
@@ -210,7 +218,7 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
     handlers = {
         RequestError: _mistake,
         QueueFullError: _full,
-        sqlite3.Error: _unwritable,
+        sqlite3.Error: api.failed,
         ClientDisconnect: _gone,
     }
     app = Starlette(routes=api.routes(), exception_handlers=handlers, middleware=[cors])
@@ -226,13 +234,6 @@ async def _mistake(_: Request, err: Exception) -> Response:
 async def _gone(_: Request, __: Exception) -> Response:
     """The sender went away in the middle of its request, so nobody reads this."""
     return Response(status_code=400)
-
-
-async def _unwritable(request: Request, err: Exception) -> Response:
-    log.error("The database failed at %s %s: %s", request.method, request.url.path, err)
-    answer = refused(f"The engine's database failed, and nothing of the request was kept: {err}", 503)
-    answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
-    return answer
 
 
 async def _full(_: Request, err: Exception) -> Response:

@@ -6,6 +6,7 @@ longer has are removed, and their open runs cancelled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, iso, stable_id
 from flowctl.engine.registration import RegistrationError, app_name
 from flowctl.engine.timing import Clock, SystemClock
+
+log = logging.getLogger("flowctl.engine")
 
 
 @dataclass(slots=True)
@@ -44,6 +47,8 @@ class Apps:
             now = self.clock.now()
             row = (name, str(raw.get("url") or ""), orjson.dumps(raw), now)
             self._change({**self.by_name, name: raw}, sql.PUT_APP, row, now=now)
+            count = len(self._registered(name))
+            log.info("The app %r at %s is registered, functions: %d.", name, raw.get("url"), count)
         app_id = stable_id("app", name)
         return {"ok": True, "modified": modified, "sync_id": stable_id("sync", name), "app_id": app_id}
 
@@ -64,6 +69,7 @@ class Apps:
             return False
         others = {other: raw for other, raw in self.by_name.items() if other != name}
         self._change(others, rest_statements.DELETE_APP, (name,), now=now)
+        log.info("The app %r is removed.", name)
         return True
 
     def _change(

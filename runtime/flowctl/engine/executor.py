@@ -101,7 +101,7 @@ class Executor:
                 now = self.clock.now()
                 due = self._work(now)
             except sqlite3.Error as err:
-                log.error("The database failed, and is tried again: %s", err)  # noqa: TRY400 - it tells all
+                self._database_failed(err)
                 await asyncio.sleep(INTERNAL_ERROR_RETRY_MS / 1000)
                 continue
             if due == now:
@@ -153,7 +153,7 @@ class Executor:
             try:
                 self._let_in(job)
             except sqlite3.Error as err:
-                log.error("A job of run %s failed, and is tried again: %s", job.run_id, err)  # noqa: TRY400 - as above
+                self._database_failed(err)
                 self._put_back(job)
 
     def _let_in(self, job: Job) -> None:
@@ -174,9 +174,17 @@ class Executor:
         self._calls.discard(task)
         self.gates.leave(job)
         self.woken.set()
-        if not task.cancelled() and task.exception() is not None:
-            log.error("A call failed inside the engine.", exc_info=task.exception())
-            self._put_back(job)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, sqlite3.Error):
+            self._database_failed(error)
+        else:
+            log.error("A call failed inside the engine.", exc_info=error)
+        self._put_back(job)
+
+    def _database_failed(self, error: sqlite3.Error) -> None:
+        self.ledger.tally.database_errors += 1
+        log.error("The database failed, and is tried again: %s", error)
 
     def _put_back(self, job: Job) -> None:
         """Have a job done again that failed inside the engine, as soon as the database takes that."""
@@ -254,7 +262,8 @@ class Executor:
             answer = await self._sent(request)
         except OSError as err:
             return [self._lost(function, self._at(call, job), err)], run.sdk_version
-        self._unreachable.pop(function.url, None)
+        if self._unreachable.pop(function.url, None):
+            log.info("%s is reached again.", function.url)
         version = answer.headers.get("x-inngest-req-version", "")
         known = int(version) if _VERSION.fullmatch(version) else run.sdk_version
         return _understood(answer, self._at(call, job)), known
@@ -263,6 +272,8 @@ class Executor:
         match error:
             case NotReachedError():
                 times, _ = self._unreachable.get(function.url, (0, 0))
+                if times == 0:
+                    log.warning("An app cannot be reached, and its runs wait: %s", error)
                 self._unreachable[function.url] = times + 1, call.now
                 return unreached(call, times)
             case StaleError():

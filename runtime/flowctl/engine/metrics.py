@@ -49,6 +49,7 @@ class Tally:
     runs_started: int = 0
     runs_ended: Counter[str] = field(default_factory=Counter[str])
     steps: int = 0
+    database_errors: int = 0
     requests: Counter[str] = field(default_factory=Counter[str])
     requests_in_flight: int = 0
     request_seconds: Durations = field(default_factory=Durations)
@@ -68,6 +69,8 @@ def _counters(tally: Tally) -> Iterable[str]:
     by_status = _labelled("status", ended)
     yield from _metric("counter", "flowctl_runs_ended_total", "Runs ended, by status.", by_status)
     yield from _metric("counter", "flowctl_steps_total", "Steps that came to an end.", {"": tally.steps})
+    failed = {"": tally.database_errors}
+    yield from _metric("counter", "flowctl_database_errors_total", "Failures of the database.", failed)
     by_outcome = _labelled("outcome", outcomes)
     yield from _metric("counter", "flowctl_requests_total", "Requests to apps.", by_outcome)
 

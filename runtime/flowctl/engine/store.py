@@ -5,6 +5,7 @@ One connection, used by the event loop's thread alone; a turn is one transaction
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from flowctl.engine.protocol import Event, Function, iso
 
 OPEN_SECONDS = 3.0
 """How long an engine that ends may take to let go of its file."""
+LITTLE_BYTES = 2**20
+"""What a disk has to have left, about, for a database to be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,20 @@ class DatabaseError(Exception):
     """An engine's database file cannot be used."""
 
     def __init__(self, path: Path, reason: Exception) -> None:
-        super().__init__(f"Cannot use the database {str(path)!r}: {_explained(reason)}")
+        super().__init__(f"Cannot use the database {str(path)!r}: {explained(reason, _free_bytes(path))}")
 
 
-def _explained(reason: Exception) -> str:
+def _free_bytes(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:
+        return LITTLE_BYTES
+
+
+def explained(reason: Exception, free: int) -> str:
+    """Why a file cannot be used, on a disk with so many free bytes, and the way out."""
+    if free < LITTLE_BYTES and isinstance(reason, sqlite3.OperationalError):
+        return f"{reason}. Its disk is full: make room, or give a file on another one."
     if not isinstance(reason, sqlite3.DatabaseError | OSError):
         return str(reason)
     if "locked" in str(reason):

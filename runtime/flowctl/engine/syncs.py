@@ -50,8 +50,9 @@ class Syncs:
                 registered = True
             except (OSError, SyncError, sqlite3.Error) as err:
                 registered = False
-                if str(err) != told and not isinstance(err, OSError):
-                    log.warning("%s is not synced: %s", url, err)
+                if str(err) != told:
+                    level = logging.INFO if isinstance(err, OSError) else logging.WARNING
+                    log.log(level, "%s is not synced: %s", url, err)
                 told = str(err)
             if registered and not poll:
                 return
