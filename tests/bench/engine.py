@@ -70,7 +70,7 @@ def bare(_: str, ended: Callable[[str], None]) -> Any:
             ended(str(data.get("key")))
         answer = [{"op": "StepRun", "id": f"s{known}", "data": known}]
         content = orjson.dumps(known if known == data["n"] else answer)
-        headers = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
+        headers = [(b"content-length", str(len(content)).encode()), (b"x-inngest-sdk", b"bare")]
         status = 200 if known == data["n"] else 206
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})

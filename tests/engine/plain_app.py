@@ -18,6 +18,8 @@ from starlette.routing import Route
 from flowctl.engine import Engine, EngineConfig
 from flowctl.engine.timing import Clock
 
+SDK = {"x-inngest-sdk": "plain:v0.0.0"}
+"""What every SDK says in its answers."""
 Handler = Callable[["Asked"], Awaitable[Response]]
 
 
@@ -57,11 +59,15 @@ class PlainApp:
     ) -> None:
         self.engine, self.http, self.asked = engine, http, list[Asked]()
         self.listener, self.handler, self.clock = listener, Handler, clock
+        self.query = "fnId=c-f&stepId=step"
 
     async def call(self, request: Request) -> Response:
         asked = Asked(self.engine.url, self.http, request, orjson.loads(await request.body()))
         self.asked.append(asked)
-        return await self.handler(asked)
+        answer = await self.handler(asked)
+        for name, value in SDK.items():
+            answer.headers.setdefault(name, value)
+        return answer
 
     async def run(self, handler: Handler, *, retries: int = 3) -> dict[str, Any]:
         """Begin a run that `handler` answers; its end."""
@@ -70,7 +76,7 @@ class PlainApp:
 
     async def begin(self, handler: Handler, *, retries: int = 3) -> None:
         self.handler = handler
-        url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/fn?fnId=c-f&stepId=step"
+        url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/fn?{self.query}"
         step = {"id": "step", "name": "step", "runtime": {"type": "http", "url": url}}
         step["retries"] = {"attempts": retries}
         function = {"id": "c-f", "name": "f", "triggers": [{"event": "c/f"}], "steps": {"step": step}}

@@ -31,7 +31,7 @@ class Worker:
         asked = orjson.loads(await body_of(receive))
         status, answer = await self.answer(asked["event"]["data"], list(asked["steps"]))
         body = orjson.dumps(answer)
-        headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+        headers = [(b"content-length", str(len(body)).encode()), (b"x-inngest-sdk", b"soak")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

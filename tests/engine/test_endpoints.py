@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from engine_world import served
+from plain_app import SDK
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -30,6 +31,7 @@ class Shop:
 
     async def endpoint(self, request: Request) -> Response:
         self.asked.append((request, await request.body()))
+        self.answer.headers.update(SDK)
         return self.answer
 
     async def begin(self, *steps: dict[str, Any], **asked: str) -> httpx.Response:

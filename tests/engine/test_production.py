@@ -14,6 +14,7 @@ import inngest
 import orjson
 import pytest
 from engine_world import served, until
+from plain_app import SDK
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -113,7 +114,7 @@ async def test_an_engine_that_is_stopped_takes_nothing_new_and_the_next_one_goes
     async def answer(request: Request) -> JSONResponse:
         called.append(orjson.loads(await request.body())["event"]["data"]["name"])
         await may_end.wait()
-        return JSONResponse("done")
+        return JSONResponse("done", headers=SDK)
 
     async def ended() -> Any:
         runs = (await http.get("/v1/runs")).json()["data"]
@@ -181,7 +182,8 @@ async def test_a_file_of_each_older_version_opens_and_its_runs_go_on(tmp_path, v
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
         asked.append(orjson.loads(await reader.readexactly(int(length.split(b":")[1]))))
-        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n"done"')
+        headers = b"x-inngest-sdk: plain\r\ncontent-length: 6\r\nconnection: close"
+        writer.write(b'HTTP/1.1 200 OK\r\n%b\r\n\r\n"done"' % headers)
         writer.close()
 
     path = tmp_path / "engine.db"

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from flowctl.testing import TestClock
 
+NO_SDK = {"x-inngest-sdk": ""}
 SLEEP = {"op": "Sleep", "id": "s", "name": "1ms"}
 
 
@@ -54,12 +55,62 @@ async def test_a_step_that_invokes_with_data_that_is_no_object_fails(app):
     assert "cannot unmarshal number" in run["output"]["error"]["message"]
 
 
-async def test_the_page_of_a_proxy_is_no_result(app):
+@pytest.mark.parametrize("page", [b"<html>Please log in</html>", b'{"status": "up"}', b""])
+async def test_success_is_no_result_when_no_sdk_says_so(app, page: bytes):
     async def handler(asked: Asked) -> Response:
-        return Response("<html>Please log in</html>", 200) if len(app.asked) == 1 else ended("done")
+        return Response(page, headers=NO_SDK) if len(app.asked) == 1 else ended("done")
 
     run = await app.run(handler, retries=2)
     assert (run["status"], run["output"], len(app.asked)) == ("Completed", "done", 2)
+
+
+@pytest.mark.parametrize(
+    ("streamed", "says"),
+    [
+        ({"error": "out of memory"}, "out of memory"),
+        ({"body": "x"}, "needs a status"),
+        ("x", "needs a status"),
+        ({"status": 500, "body": {"name": "E", "message": "boom"}}, "boom"),
+    ],
+)
+async def test_a_stream_that_tells_of_an_error_or_says_nothing_is_a_failed_try(app, streamed: Any, says: str):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse(streamed, 201)
+
+    run = await app.run(handler, retries=1)
+    assert (run["status"], len(app.asked)) == ("Failed", 2)
+    assert says in run["output"]["message"]
+
+
+async def test_what_a_stream_says_of_itself_counts_before_what_its_head_said(app):
+    async def handler(asked: Asked) -> Response:
+        inner = {"status": 400, "headers": {"X-Inngest-No-Retry": "true"}, "body": '{"message": "no"}'}
+        return JSONResponse(inner, 201, headers={"x-inngest-no-retry": "false"})
+
+    assert (await app.run(handler, retries=3))["output"] == {"message": "no"}
+    assert len(app.asked) == 1
+
+
+@pytest.mark.parametrize("query", ["fnId=c-f", "fnId=c-f&stepId=step&key=1", "stepId=step"])
+async def test_the_step_that_is_called_is_named_in_the_url_however_the_app_registered_it(app, query: str):
+    async def handler(asked: Asked) -> Response:
+        if asked.target == "a":
+            return JSONResponse([ran("a")], 206)
+        return ended("done") if asked.steps else JSONResponse([{"op": "StepPlanned", "id": "a"}], 206)
+
+    app.query = query
+    assert (await app.run(handler))["output"] == "done"
+    assert [asked.target for asked in app.asked] == ["step", "a", "step"]
+
+
+@pytest.mark.parametrize(("sent", "kept"), [({"data": 7}, 7), ({"data": 7, "more": 1}, None), (7, 7)])
+async def test_what_old_sdks_wrap_themselves_is_wrapped_once(app, sent: Any, kept: Any):
+    async def handler(asked: Asked) -> Response:
+        if asked.steps:
+            return ended(asked.steps["a"])
+        return JSONResponse([{**ran("a", sent), "op": "Step"}], 206)
+
+    assert (await app.run(handler))["output"] == {"data": sent if kept is None else kept}
 
 
 @pytest.mark.parametrize("answer", [[], [{"op": "None"}], [{"op": "None", "id": "a"}]])

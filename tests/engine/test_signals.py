@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from engine_world import served, until
+from plain_app import SDK
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -20,14 +21,14 @@ async def waiting(world: Any) -> Any:
     async def call(request: Request) -> JSONResponse:
         sent = await request.json()
         if sent["steps"]:
-            return JSONResponse(sent["steps"]["w"], 200)
+            return JSONResponse(sent["steps"]["w"], headers=SDK)
         op = {
             "op": "WaitForSignal",
             "id": "w",
             "name": "w",
             "opts": {"timeout": "1h"} | sent["event"]["data"],
         }
-        return JSONResponse([op], 206)
+        return JSONResponse([op], 206, headers=SDK)
 
     url = f"http://127.0.0.1:{world.listener.getsockname()[1]}/x?fnId=t-w&stepId=step"
     function = {

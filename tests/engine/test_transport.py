@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from flowctl.engine.transport import BrokenError, MalformedError, Transport
+from flowctl.engine.transport import (
+    MAX_ANSWER_BYTES,
+    Answer,
+    BrokenError,
+    MalformedError,
+    TooLargeError,
+    Transport,
+)
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def answer_to(*parts: bytes) -> tuple[int, bytes]:
-    """Status and body of an answer that a server sends in these parts before it closes the connection."""
+async def answer_to(*parts: bytes, method: str = "POST") -> Answer:
+    """The answer that a server sends in these parts before it closes the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -20,25 +32,31 @@ async def answer_to(*parts: bytes) -> tuple[int, bytes]:
             await asyncio.sleep(0)
         writer.close()
 
-    transport = Transport()
+    async with served(serve) as (transport, url):
+        return await transport.request(method, url, headers={})
+
+
+@contextlib.asynccontextmanager
+async def served(serve: Serve) -> AsyncIterator[tuple[Transport, str]]:
+    """A transport, and the URL of a server that answers each connection this way."""
+    transport = Transport(reply_seconds=10)
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
         try:
-            answer = await transport.request("POST", f"http://127.0.0.1:{port}/", headers={})
+            yield transport, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         finally:
             await transport.close()
-    return answer.status, answer.body
 
 
 @pytest.mark.parametrize("cut", [9, 30, 60])
 async def test_an_old_proxy_that_took_chunks_apart_but_says_chunked_is_understood(cut):
     sent = b"HTTP/1.0 206 X\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n" + b'{"a": 1}'
-    assert await answer_to(sent[:cut], sent[cut:]) == (206, b'{"a": 1}')
+    answer = await answer_to(sent[:cut], sent[cut:])
+    assert (answer.status, answer.body) == (206, b'{"a": 1}')
 
 
 async def test_chunks_are_joined():
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-    assert await answer_to(head, b"2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n") == (200, b"abc")
+    assert (await answer_to(head, b"2\r\nab\r\n", b"1\r\nc\r\n0\r\n\r\n")).body == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -84,3 +102,56 @@ async def test_what_is_not_ascii_is_sent_as_utf8_and_in_urls_by_percent_signs():
     head = await sent_by("POST", "/ä b?q=%20日", {"x-mine": "日"})
     assert head.startswith(b"POST /%C3%A4%20b?q=%20%E6%97%A5 HTTP/1.1\r\n")
     assert "\r\nx-mine: 日\r\n".encode() in head
+
+
+async def test_an_answer_to_head_has_no_body_whatever_length_it_names():
+    answer = await answer_to(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", method="HEAD")
+    assert (answer.headers["content-length"], answer.body) == ("9", b"")
+
+
+def compressed(body: bytes, encoding: bytes = b"gzip") -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+        encoding,
+        len(body),
+        body,
+    )
+
+
+async def test_what_a_proxy_has_compressed_is_unpacked():
+    answer = await answer_to(compressed(gzip.compress(b"abc")))
+    assert (answer.body, "content-encoding" in answer.headers) == (b"abc", False)
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (compressed(gzip.compress(bytes(MAX_ANSWER_BYTES + 1))), TooLargeError),
+        (compressed(gzip.compress(b"abc")[:-9]), BrokenError),
+        (compressed(b"abc"), BrokenError),
+        (compressed(b"abc", b"br"), BrokenError),
+    ],
+)
+async def test_what_cannot_be_unpacked_is_no_answer(sent: bytes, error: type[OSError]):
+    with pytest.raises(error):
+        await answer_to(sent)
+
+
+@pytest.mark.parametrize(
+    ("status", "method"), [(301, "POST"), (302, "POST"), (303, "GET"), (307, "POST"), (308, "POST")]
+)
+async def test_a_redirect_is_followed_with_the_query_that_says_what_is_called(status: int, method: str):
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.partition(b" HTTP")[0])
+        redirect = (
+            b"HTTP/1.1 %d X\r\nconnection: close\r\nlocation: /there?call=1\r\ncontent-length: 0\r\n\r\n"
+            % status
+        )
+        writer.write(redirect if len(asked) == 1 else b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with served(serve) as (transport, url):
+        await transport.request("POST", f"{url}?fnId=f", headers={}, body=b"{}")
+    assert asked == [b"POST /?fnId=f", f"{method} /there?call=1&fnId=f".encode()]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowctl.engine.protocol import duration_ms
 from flowctl.engine.turn import (
     Call,
     Drop,
@@ -100,3 +101,11 @@ def test_a_wait_without_a_timeout_is_over_at_once_and_an_invocation_lasts_a_year
 @pytest.mark.parametrize("opcodes", [[], [{"op": "None"}], [{"op": "None", "id": "a"}]])
 def test_an_answer_that_says_nothing_is_asked_for_again(opcodes):
     assert effects_of(Reply(206, {}, opcodes), FIRST) == [Drop("step")]
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [("1h2m3s", 3_723_000), ("1500us", 2), ("2500000ns", 2), ("1.5s", 1_500), ("2w", 1_209_600_000)],
+)
+def test_a_duration_may_have_any_unit_that_sdks_write(text: str, ms: int):
+    assert duration_ms(text) == ms

@@ -40,6 +40,7 @@ from flowctl.engine.transport import (
 )
 from flowctl.engine.turn import (
     BACKOFF_MS,
+    CREATED,
     OK,
     Call,
     Effect,
@@ -307,32 +308,31 @@ class Executor:
 
 def _understood(answer: Answer, call: Call) -> list[Effect]:
     try:
-        if not _is_an_sdks(answer):
+        reply = _reply(answer)
+        if not _is_an_sdks(reply):
             return not_understood(answer.headers, call, "The response did not come from an Inngest SDK.")
-        return effects_of(_reply(answer), call)
+        return effects_of(reply, call)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         why = f"an opcode has no {err}" if isinstance(err, KeyError) else str(err)
         return not_understood(answer.headers, call, f"The app's answer cannot be understood: {why}.")
 
 
-def _is_an_sdks(answer: Answer) -> bool:
-    """Whether it may be: the page of a proxy says success too, but neither has the header nor is JSON."""
-    if not OK <= answer.status < REDIRECTED or SDK_HEADER in answer.headers:
-        return True
-    try:
-        orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return False
-    return True
+def _is_an_sdks(reply: Reply) -> bool:
+    """Whether it may be: a proxy says success too, but without the header that every SDK sends."""
+    return not OK <= reply.status < REDIRECTED or bool(reply.headers.get(SDK_HEADER))
 
 
 def _reply(answer: Answer) -> Reply:
+    """What an answer says; a streamed one (201) says it in its body, as its head was sent too early."""
     body = _parsed(answer.body)
-    if answer.status == 201 and isinstance(body, dict) and {"status", "body"} <= body.keys():
-        inner = body["body"]
-        headers = {str(k).lower(): str(v) for k, v in (body.get("headers") or {}).items()}
-        return Reply(int(body["status"]), headers, _parsed(inner) if isinstance(inner, str) else inner)
-    return Reply(answer.status, answer.headers, body)
+    if answer.status != CREATED:
+        return Reply(answer.status, answer.headers, body)
+    if not isinstance(body, dict) or body.get("error") or not isinstance(body.get("status"), int):
+        why = body.get("error") if isinstance(body, dict) else None
+        raise ValueError(why or "a streamed answer needs a status and a body")
+    inner, later = body.get("body"), body.get("headers") or {}
+    headers = {**answer.headers, **{str(name).lower(): str(value) for name, value in later.items()}}
+    return Reply(body["status"], headers, _parsed(inner) if isinstance(inner, str) else inner)
 
 
 def _parsed(body: bytes | str) -> Any:

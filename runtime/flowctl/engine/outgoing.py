@@ -19,6 +19,7 @@ from flowctl.engine.store import Job, RunRow
 
 MAX_BODY_BYTES = 4 * 2**20
 """Larger requests go without events and steps: the SDK fetches them (`use_api`)."""
+_STEP = f"stepId={DISCOVERY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,6 @@ class Outgoing:
 
 def to_function(job: Job, run: RunRow, function: Function, state: State, keys: Keys, *, now: int) -> Outgoing:
     """A call of a registered function."""
-    url = function.url
-    if job.target != DISCOVERY:
-        url = url.replace("stepId=step", f"stepId={quote(job.target, safe='')}")
     request_id = dispatch_id(now, job.id, job.generation)
     body = _body(job, run, function, state, request_id)
     headers = {
@@ -59,7 +57,15 @@ def to_function(job: Job, run: RunRow, function: Function, state: State, keys: K
         **_headers(job, run, keys, request_id),
         **(outbound(keys, b"".join(body), now=now) if keys.signs else {}),
     }
-    return Outgoing("POST", url, headers, body)
+    return Outgoing("POST", _step_url(function.url, job.target), headers, body)
+
+
+def _step_url(url: str, target: str) -> str:
+    """The URL to call for a step, whether or not the SDK wrote a place for that into it."""
+    if target == DISCOVERY and _STEP in url:
+        return url
+    step = f"stepId={quote(target, safe='')}"
+    return url.replace(_STEP, step) if _STEP in url else f"{url}{'&' if '?' in url else '?'}{step}"
 
 
 def to_endpoint(job: Job, run: RunRow, function: Function, state: State, keys: Keys, *, now: int) -> Outgoing:

@@ -61,7 +61,7 @@ class Syncs:
 
     async def sync(self, url: str) -> None:
         """Ask an app once; raises OSError when it is not reached, SyncError when it refuses."""
-        body = orjson.dumps({"url": url}) if self.keys.signs else b""
+        body = orjson.dumps({"url": url})
         answer = await self.transport.request("PUT", url, headers=self._headers(body), body=body)
         if answer.status != 200:
             raise SyncError(
@@ -71,11 +71,10 @@ class Syncs:
             self._take(answer)
 
     def _headers(self, body: bytes) -> Mapping[str, str]:
-        headers: Mapping[str, str] = {"x-inngest-server-kind": self.keys.kind}
-        if not body:
-            return headers
-        signed = {"content-type": "application/json", "x-inngest-sync-kind": IN_BAND}
-        return {**headers, **signed, **outbound(self.keys, body, now=now_ms())}
+        headers = {"content-type": "application/json", "x-inngest-server-kind": self.keys.kind}
+        if self.keys.signs:
+            headers["x-inngest-sync-kind"] = IN_BAND
+        return {**headers, **outbound(self.keys, body, now=now_ms())}
 
     def _take(self, answer: Answer) -> None:
         """Register what an in-band reply says; a reply that no key of ours has signed says nothing."""

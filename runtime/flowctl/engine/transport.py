@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol, cast
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urljoin, urlsplit
 
 import httptools
 
@@ -25,9 +26,13 @@ REPLY_SECONDS = 2 * 3600.0
 IDLE_SECONDS = 2.0
 """How long a connection is kept unused: less than the five seconds after which many servers close theirs."""
 MAX_ANSWER_BYTES = 8 * 2**20
+TOO_LARGE = "Your function's response body exceeds the maximum size limit"
 JOINED_BYTES = 64 * 2**10
 """Up to this a request is written in one piece, which is quicker; a larger one without copying it."""
-REDIRECTS = 4
+REDIRECTS = 60
+"""Some hosts answer what takes long by one redirect after another until it is done."""
+SEE_OTHER = 303
+REDIRECTED = frozenset({301, 302, SEE_OTHER, 307, 308})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _URL_CHARACTERS = "".join(map(chr, range(0x21, 0x7F)))
@@ -89,14 +94,16 @@ class Transport:
         self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
 
     async def send(self, request: Outgoing) -> Answer:
-        """A request's whole answer; follows redirects that keep the method."""
-        url = request.url
+        """A request's whole answer, decompressed; follows redirects."""
+        asked = request.url
         for _ in range(REDIRECTS):
-            answer = await self._request(request, url)
-            if answer.status not in {307, 308} or "location" not in answer.headers:
-                return answer
-            url = urljoin(url, answer.headers["location"])
-        raise BrokenError(f"{url}: too many redirects")
+            answer = await self._request(request)
+            if answer.status not in REDIRECTED or "location" not in answer.headers:
+                return _plain(answer)
+            request = replace(request, url=_redirected(request.url, answer.headers["location"], asked))
+            if answer.status == SEE_OTHER:
+                request = replace(request, method="GET", body=())
+        raise BrokenError(f"{request.url}: too many redirects")
 
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b""
@@ -112,11 +119,11 @@ class Transport:
             connection.close()
         await asyncio.gather(*(connection.closed for connection in connections), return_exceptions=True)
 
-    async def _request(self, request: Outgoing, url: str) -> Answer:
-        parts, place = _parts(url)
+    async def _request(self, request: Outgoing) -> Answer:
+        parts, place = _parts(request.url)
         length = sum(map(len, request.body))
         head = _head(request.method, parts, request.headers, length)
-        connection = self._kept(place) or await _connect(place, url)
+        connection = self._kept(place) or await _connect(place, request.url)
         answer = await connection.exchange(head, request.body, length, within=self._reply_seconds)
         if connection.is_open:
             connection.idle_since = connection.loop.time()
@@ -162,6 +169,7 @@ class _Connection(asyncio.Protocol):
         self._body = bytearray()
         self._has_begun = self._keeps = False
         self._old_head: bytearray | None = None
+        self._has_body = not head.startswith(b"HEAD ")
         self._parser = httptools.HttpResponseParser(self)
         waiting = self._waiting = self.loop.create_future()
         deadline = self.loop.call_later(within, self._fail, BrokenError(f"no answer within {within:g} s"))
@@ -219,11 +227,16 @@ class _Connection(asyncio.Protocol):
         """Of the parser."""
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
+    def on_headers_complete(self) -> None:
+        """Of the parser, which would wait for the body that an answer to HEAD names but does not have."""
+        if not self._has_body:
+            self._complete()
+
     def on_body(self, chunk: bytes) -> None:
         """Of the parser."""
         self._body += chunk
         if len(self._body) > MAX_ANSWER_BYTES:
-            self._fail(TooLargeError("Your function's response body exceeds the maximum size limit"))
+            self._fail(TooLargeError(TOO_LARGE))
 
     def on_message_complete(self) -> None:
         """Of the parser, which knows only now whether the connection is kept."""
@@ -252,6 +265,38 @@ async def _connect(place: _Place, url: str) -> _Connection:
     except OSError as err:  # a TimeoutError is one
         raise NotReachedError(f"{url}: {err or 'no connection in time'}") from err
     return connection
+
+
+def _redirected(url: str, location: str, asked: str) -> str:
+    """Where a redirect leads, with the first URL's query, which says what is called."""
+    target = urlsplit(urljoin(url, location))
+    kept = dict(parse_qsl(urlsplit(asked).query, keep_blank_values=True))
+    given = [pair for pair in parse_qsl(target.query, keep_blank_values=True) if pair[0] not in kept]
+    return target._replace(query=urlencode([*given, *kept.items()])).geturl() if kept else target.geturl()
+
+
+def _plain(answer: Answer) -> Answer:
+    """An answer as it was before a proxy compressed it, which the engine does not ask for."""
+    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in {"", "identity"} or not answer.body:
+        return answer
+    if encoding != "gzip":
+        raise BrokenError(f"the answer has the content encoding {encoding!r}, which was not asked for")
+    headers = {name: value for name, value in answer.headers.items() if name != "content-encoding"}
+    return replace(answer, headers=headers, body=_unpacked(answer.body))
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = unpacking.decompress(body, MAX_ANSWER_BYTES)
+    except zlib.error as err:
+        raise BrokenError(f"the answer is no gzip as it says: {err}") from err
+    if unpacking.unconsumed_tail:
+        raise TooLargeError(TOO_LARGE)
+    if not unpacking.eof:
+        raise BrokenError("the answer's gzip ends too early")
+    return unpacked
 
 
 @cache

@@ -280,7 +280,7 @@ def _of_opcodes(opcodes: Sequence[Mapping[str, Any]], call: Call, retry_after: s
 def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
     match op["op"]:
         case "StepRun" | "Step":
-            return [Memoize(str(op["id"]), {"data": op.get("data")}, shown_name(op), call.attempt)]
+            return [Memoize(str(op["id"]), _step_data(op), shown_name(op), call.attempt)]
         case "StepError" | "StepFailed":
             return [_of_error(op, call, retry_after)]
         case "StepNotFound":
@@ -295,6 +295,14 @@ def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> li
             return [Drop(call.target)]
         case _:
             return [_of_waiting(op, call)]
+
+
+def _step_data(op: Mapping[str, Any]) -> dict[str, Any]:
+    """A step's memo; old SDKs, whose opcode is `Step`, send it as it is to be kept."""
+    data = op.get("data")
+    if op["op"] == "Step" and isinstance(data, dict) and data.keys() in ({"data"}, {"error"}):
+        return data
+    return {"data": data}
 
 
 def _of_error(op: Mapping[str, Any], call: Call, retry_after: str | None) -> Effect:
