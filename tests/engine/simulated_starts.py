@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from flowctl.engine.gates import Gates
 from flowctl.engine.ledger import Ledger
 from flowctl.engine.protocol import Function, parse_event
 from flowctl.engine.starts import CALL
+from flowctl.engine.statements import RELEASE_JOBS
 from flowctl.engine.store import Job, RunRow, Store
 from flowctl.engine.turn import Finish
 
@@ -27,7 +29,9 @@ class Simulation:
         self.ledger.functions["f"] = Function(
             "f", "f", "f", "app", "", {"triggers": [{"event": "e"}], **config}
         )
+        self.gates = Gates(self.store)
         self.starts: list[Start] = []
+        self.up_since = 0
 
     def send(self, at: int, *, ts: int = 0, **data: Any) -> list[RunRow]:
         """Take an event in, once the timers before it have fired; answers the runs that it began."""
@@ -41,13 +45,33 @@ class Simulation:
         return self.store.runs_of_event(event.internal_id)
 
     def pass_to(self, at: int) -> None:
-        """Let time pass: each timer fires at its moment, each request that is due is noted."""
-        while (due := self.store.next_due()) is not None and due <= at:
-            for job in self.store.take_due(due, 100):
-                if job.kind == CALL:
-                    self.starts.append(Start(due, self.events_of(job)))
-                else:
-                    self.ledger.fire(job, now=due)
+        """Let time pass: each timer fires at its moment, each request that is let in is noted."""
+        while (due := self.next_moment()) is not None and due <= at:
+            now = max(due, self.up_since)
+            self.gates.throttles.unpark(now=now)
+            self.gates.unpark(now=now, idle=True)
+            self.work(now)
+
+    def was_out_until(self, at: int) -> None:
+        """Have nothing happen until a moment, when a new process begins."""
+        self.store.db.execute(RELEASE_JOBS)
+        self.gates, self.up_since = Gates(self.store), at
+        self.pass_to(at)
+
+    def next_moment(self) -> int | None:
+        """When something happens by itself."""
+        moments = (self.store.next_due(), self.gates.throttles.next_opening)
+        return min((at for at in moments if at is not None), default=None)
+
+    def work(self, now: int, most: int = 100) -> None:
+        """Take jobs that are due; requests end at once."""
+        for job in self.store.take_due(now, most):
+            if job.kind != CALL:
+                self.ledger.fire(job, now=now)
+            elif self.gates.enter(job, now=now):
+                self.starts.append(Start(now, self.events_of(job)))
+                self.gates.leave(job)
+                self.ledger.drop(job)
 
     def take_all(self, at: int, room: int) -> list[int]:
         """The `i` of the runs whose first requests are due at a moment, as so many at once take them."""

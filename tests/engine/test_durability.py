@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import fastapi
@@ -90,6 +92,60 @@ async def test_an_engine_killed_at_random_loses_no_event_and_finishes_every_run(
     await app.client._http_client._http_client.aclose()
     assert set(app.bodies) == {f"{run}.{step}" for run in range(sent) for step in range(4)}
     assert sum(app.bodies.values()) <= sent * 4 + 4 * 40  # only a step in flight at a kill may run again
+
+
+async def test_of_the_starts_that_a_throttle_put_off_until_after_a_kill_one_comes_at_a_time(tmp_path):
+    port, listener, db = free_port(), socket.socket(), tmp_path / "engine.db"
+    listener.bind(("127.0.0.1", 0))
+    app, url = Throttled(port), f"http://127.0.0.1:{port}"
+    app_url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/inngest"
+    async with served(app.asgi, listener), httpx.AsyncClient(timeout=5) as http:
+        async with engine_process(port, db, "-u", app_url) as process:
+            await until(lambda: knows_the_app(http, port), "the sync")
+            await http.post(f"{url}/e/k", json=[{"name": "d/f", "data": {"i": i}} for i in range(4)])
+            await until(lambda: has_parked(http, url, 3), "what waits")
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        hours_pass(db, 3)
+        async with engine_process(port, db, "-u", app_url):
+            await until(lambda: all_in(set(app.started), 2), "the second start")
+            await until(lambda: has_parked(http, url, 2), "what waits")
+    listener.close()
+    await app.client._http_client._http_client.aclose()
+    assert app.started == [0, 1]
+
+
+class Throttled:
+    """An app whose function starts once an hour."""
+
+    def __init__(self, port: int) -> None:
+        url = f"http://127.0.0.1:{port}"
+        self.client = inngest.Inngest(
+            app_id="d", is_production=False, api_base_url=url, event_api_base_url=url
+        )
+        self.started: list[int] = []
+        self.asgi = fastapi.FastAPI()
+        once_an_hour = inngest.Throttle(limit=1, period=timedelta(hours=1), burst=0)
+
+        @self.client.create_function(
+            fn_id="f", trigger=inngest.TriggerEvent(event="d/f"), throttle=once_an_hour
+        )
+        async def f(ctx: inngest.Context) -> None:
+            self.started.append(int(ctx.event.data["i"]))
+
+        inngest.fast_api.serve(self.asgi, self.client, [f])
+
+
+async def has_parked(http: httpx.AsyncClient, url: str, count: int) -> bool:
+    metrics = (await http.get(f"{url}/metrics")).text
+    return f'flowctl_queue_depth{{state="parked"}} {count}\n' in metrics
+
+
+def hours_pass(path: Path, count: int) -> None:
+    """Have an engine that is down find that so much time has passed."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE meters SET at = at - ?", (count * 3_600_000,))
+        db.execute("UPDATE jobs SET due = due - ?1, rank = rank - ?1", (count * 3_600_000,))
 
 
 async def knows_the_app(http: httpx.AsyncClient, port: int) -> bool:

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
-from math import isclose
+from dataclasses import replace
+from math import ceil, isclose
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowctl.engine.cron import InvalidCronError, next_time
 from flowctl.engine.flow_control import (
+    THROTTLE_SLACK_MS,
     Debounce,
     FlowControl,
     Rate,
+    Throttle,
     admitted,
     debounced_until,
     full_gate,
+    opening,
     rank,
-    throttled,
+    room_of,
 )
 
 moments = st.lists(st.integers(0, 100_000), min_size=1, max_size=60).map(sorted)
@@ -28,6 +33,7 @@ rates = st.builds(
     period=st.integers(100, 20_000),
     key=st.none(),
     burst=st.integers(0, 4),
+    slack=st.integers(0, 100),
 )
 
 
@@ -40,8 +46,9 @@ def test_a_rate_limit_admits_no_more_than_its_rate_and_burst_and_refuses_only_wh
         assert isclose(ahead, rate.burst) or (after is None) == (ahead > rate.burst)
         if after is not None:
             arrival, starts = after, [*starts, now]
+    most = rate.limit + rate.burst + ceil(rate.slack / rate.interval)
     for start in starts:
-        assert sum(start <= other < start + rate.period for other in starts) <= rate.limit + rate.burst
+        assert sum(start <= other < start + rate.period for other in starts) <= most
 
 
 def test_a_refused_start_does_not_delay_the_next_one_that_is_admitted():
@@ -52,25 +59,34 @@ def test_a_refused_start_does_not_delay_the_next_one_that_is_admitted():
     assert admitted(arrival, rate, now=500) == 1000
 
 
-@given(times=moments, rate=rates)
-def test_throttled_starts_keep_order_and_exceed_the_rate_by_no_more_than_the_burst(times, rate):
-    arrival, starts = None, []
-    for now in times:
-        start, arrival = throttled(arrival, rate, now=now)
-        assert start >= now
-        starts.append(start)
-    assert starts == sorted(starts)
-    for start in starts:
-        count = sum(start <= other < start + rate.period for other in starts)
-        assert count <= rate.limit + rate.burst + 1  # moments are rounded to milliseconds
+def test_a_start_puts_off_those_after_it_only_when_it_is_later_than_the_slack():
+    rate = Rate(limit=1, period=1000, key=None, slack=100)
+    assert [admitted(1000.0, rate, now=now) for now in (1000, 1100, 1101)] == [2000, 2000, 2101]
 
 
-def test_throttle_lets_a_burst_pass_beside_the_first_and_spaces_what_follows():
-    rate, arrival, starts = Rate(limit=2, period=1000, key=None, burst=1), None, []
-    for _ in range(4):
-        start, arrival = throttled(arrival, rate, now=0)
-        starts.append(start)
-    assert starts == [0, 0, 500, 1000]
+@given(
+    now=st.integers(0, 100_000),
+    ahead=st.none() | st.integers(-9_000, 90_000),
+    rate=rates.map(lambda rate: replace(rate, period=rate.limit * rate.period)),  # whole milliseconds apart
+)
+def test_there_is_room_for_as_many_starts_as_are_admitted_one_after_the_other(now, ahead, rate):
+    arrival, count = None if ahead is None else float(now + ahead), 0
+    room = room_of(arrival, rate, now=now)
+    while (after := admitted(arrival, rate, now=now)) is not None:
+        arrival, count = after, count + 1
+    assert room == count
+
+
+@given(arrival=st.floats(0, 100_000), rate=rates)
+def test_a_rate_opens_at_the_first_millisecond_that_admits_a_start(arrival, rate):
+    at = opening(arrival, rate)
+    assert admitted(arrival, rate, now=at) is not None
+    assert admitted(arrival, rate, now=at - 1) is None
+
+
+def test_a_throttle_is_read_again_as_it_was_kept():
+    throttle = Throttle("throttle/f/ü", Rate(limit=3, period=1000, key="event.data.k", burst=1))
+    assert Throttle.decoded(orjson.dumps(throttle)) == throttle
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 500), st.none() | st.integers(0, 800))
@@ -106,7 +122,7 @@ def test_a_registration_is_read_into_rules():
     )
     assert [rule.limit for rule in rules.concurrency] == [3, 2]
     assert rules.concurrency[1].gate("app-a", "x") == rules.concurrency[1].gate("app-b", "x")
-    assert rules.throttle == Rate(10, 60_000, None, 2)
+    assert rules.throttle == Rate(10, 60_000, None, 2, THROTTLE_SLACK_MS)
     assert (rules.batch and rules.batch.timeout, rules.start_timeout, rules.finish_timeout) == (
         2000,
         10_000,

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_starts import Simulation
 
-from flowctl.engine.flow_control import DAY_MS, PRIORITY_BOUND_MS, rank
+from flowctl.engine.flow_control import DAY_MS, PRIORITY_BOUND_MS, FlowControl, admitted, opening, rank
 from flowctl.engine.gates import Gates
 from flowctl.engine.starts import CALL, CRON
 from flowctl.engine.store import Job
+from flowctl.engine.turn import Call, unreached
 
 few = settings(max_examples=40, deadline=None)
 moment = st.integers(1, 48).map(lambda quarter: quarter * 250)
@@ -78,6 +79,65 @@ def test_a_throttle_starts_all_in_order_and_no_more_than_limit_and_burst_in_a_pe
     assert [events for _, events in simulation.starts] == [[i] for i in range(len(times))]
     for at in starts:
         assert sum(at <= other < at + 2000 for other in starts) <= limit + burst + 1  # rounded moments
+
+
+@few
+@given(times=moments, stops=st.lists(moment, max_size=4), limit=st.integers(1, 3), burst=st.integers(0, 2))
+def test_a_throttle_holds_over_outages_and_lets_nothing_wait_longer_than_it_must(times, stops, limit, burst):
+    config = {"throttle": {"limit": limit, "period": "3s", "burst": burst}}
+    simulation, rate, arrival = Simulation(**config), FlowControl.of(config).throttle, None
+    for at, i in sorted([(at, i) for i, at in enumerate(times)] + [(at, -1) for at in stops]):
+        if i < 0:
+            simulation.was_out_until(at)
+        else:
+            simulation.send(at, i=i)
+    simulation.pass_to(END)
+    assert [events for _, events in simulation.starts] == [[i] for i in range(len(times))]
+    for at, (i,) in simulation.starts:
+        assert at in {times[i], *stops} or (arrival and at == opening(arrival, rate))
+        arrival = admitted(arrival, rate, now=at)
+        assert arrival is not None
+
+
+def test_a_throttle_counts_for_each_value_of_its_key():
+    simulation = Simulation(throttle={"limit": 1, "period": "2s", **BY_KEY})
+    for i, k in enumerate("aabb"):
+        simulation.send(1, i=i, k=k)
+    simulation.pass_to(END)
+    assert sorted(simulation.starts) == [(1, [0]), (1, [2]), (2001, [1]), (2001, [3])]
+
+
+def test_a_run_that_waits_for_its_throttle_gives_its_turn_to_the_next_when_it_is_cancelled():
+    simulation = Simulation(throttle={"limit": 1, "period": "2s"})
+    runs = [simulation.send(1, i=i)[0] for i in range(3)]
+    simulation.pass_to(1)
+    simulation.ledger.cancel(runs[1].run_id, now=2)
+    simulation.pass_to(END)
+    assert simulation.starts == [(1, [0]), (2001, [2])]
+
+
+def test_a_start_that_did_not_reach_its_app_was_not_counted_and_is_throttled_anew():
+    simulation = Simulation(throttle={"limit": 1, "period": "2s"})
+    ledger, (run,) = simulation.ledger, simulation.send(1, i=0)
+    (job,) = simulation.store.take_due(1, 9)
+    assert simulation.gates.enter(job, now=1)
+    ledger.begin(run, ledger.functions["f"], now=1)
+    ledger.apply(job, run, [unreached(Call("step", 0, 4, now=1), 0)], now=1)
+    simulation.send(50, i=1)
+    simulation.pass_to(END)
+    assert simulation.starts == [(50, [1]), (2001, [0])]
+
+
+def test_a_run_that_finds_its_concurrency_limit_full_is_not_counted_by_its_throttle():
+    simulation = Simulation(throttle={"limit": 1, "period": "2s"}, concurrency=1)
+    simulation.gates.held.update(["fn/f//"])
+    simulation.send(1, i=0)
+    simulation.pass_to(1)
+    del simulation.gates.held["fn/f//"]
+    simulation.was_out_until(1500)
+    simulation.send(1500, i=1)
+    simulation.pass_to(END)
+    assert simulation.starts == [(1500, [0]), (3500, [1])]
 
 
 @few
@@ -232,7 +292,7 @@ class Crowd:
         store = self.simulation.store
         self.gates.unpark(now=now, idle=idle)
         for job in store.take_due(now, room):
-            if self.gates.enter(job):
+            if self.gates.enter(job, now=now):
                 (i,) = self.simulation.events_of(job)
                 self.inside[i] = job
                 self.seen.append(i)

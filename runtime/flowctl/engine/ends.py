@@ -8,8 +8,8 @@ from typing import Any
 from flowctl.engine.protocol import CANCELLED, FAILED, FINISHED, RESERVED, Event, parse_event
 from flowctl.engine.store import RunRow
 
-COMPLETED_RUN, FAILED_RUN, CANCELLED_RUN = "Completed", "Failed", "Cancelled"
-RUN_STATUSES = ("Scheduled", "Running", COMPLETED_RUN, FAILED_RUN, CANCELLED_RUN)
+SCHEDULED_RUN, COMPLETED_RUN, FAILED_RUN, CANCELLED_RUN = "Scheduled", "Completed", "Failed", "Cancelled"
+RUN_STATUSES = (SCHEDULED_RUN, "Running", COMPLETED_RUN, FAILED_RUN, CANCELLED_RUN)
 _OF_ITS_OWN = {FAILED_RUN: FAILED, CANCELLED_RUN: CANCELLED}
 
 

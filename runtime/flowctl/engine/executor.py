@@ -11,7 +11,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,20 +108,25 @@ class Executor:
             if due == now:
                 await asyncio.sleep(0)
             else:
-                certain, is_busy = self.ledger.store.next_certain, bool(self._calls)
-                await self.clock.wait(self.woken, due, certain=certain, is_busy=is_busy)
+                await self.clock.wait(self.woken, due, certain=self._next_certain, is_busy=bool(self._calls))
 
     def _work(self, now: int) -> int | None:
         """Take what is due; answers when more is (`now` too), None when that is not known."""
-        due = self.ledger.store.next_due()
         room = min(PACED_BATCH if self._is_paced(now) else BATCH, CONCURRENCY - len(self._calls))
+        if room > 0:
+            self.gates.throttles.unpark(now=now)
+        due = self.ledger.store.next_due()
         if due is not None and due <= now and room > 0:
             self._take(now, room)
             self.gates.unpark(now=now, idle=False)
             return now
         if room > 0 and self.gates.unpark(now=now, idle=True):
             return now
-        return due if due is not None and due > now else None
+        return _earliest(at for at in (due, self.gates.throttles.next_opening) if at and at > now)
+
+    def _next_certain(self) -> int | None:
+        """When the next job is due, or the next throttle opens, that nothing but time brings about."""
+        return _earliest((self.ledger.store.next_certain(), self.gates.throttles.next_opening))
 
     @property
     def calls_in_flight(self) -> int:
@@ -152,17 +157,17 @@ class Executor:
     def _take(self, now: int, room: int) -> None:
         for job in self.ledger.store.take_due(now, room):
             try:
-                self._let_in(job)
+                self._let_in(job, now)
             except sqlite3.Error as err:
                 self._database_failed(err)
                 self._put_back(job)
 
-    def _let_in(self, job: Job) -> None:
+    def _let_in(self, job: Job, now: int) -> None:
         if job.kind == FETCH:
             self._begin(job)
         elif job.kind != CALL:
             self.ledger.fire(job, now=self.clock.now())
-        elif self.gates.enter(job):
+        elif self.gates.enter(job, now=now):
             self._begin(job)
 
     def _begin(self, job: Job) -> None:
@@ -304,6 +309,10 @@ class Executor:
         """The call as it is when its answer comes: a checkpoint may have given it its attempts back."""
         attempt = self.ledger.store.attempt(job.id) if job.attempt else 0
         return replace(call, attempt=attempt, now=self.clock.now())
+
+
+def _earliest(moments: Iterable[int | None]) -> int | None:
+    return min((at for at in moments if at is not None), default=None)
 
 
 def _understood(answer: Answer, call: Call) -> list[Effect]:

@@ -1,19 +1,23 @@
 """Flow control as pure decisions: a function's rules, read once, and what they say at a moment.
 
-`starts` applies them to the store when events come in, `gates` when jobs are taken.
+`starts` applies them to the store when events come in, `gates` and `throttles` when jobs are taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from typing import Any, Literal
+
+import orjson
 
 from flowctl.engine.protocol import duration_ms
 
 DAY_MS = 24 * 3_600_000
 PRIORITY_BOUND_MS = 12 * 3_600_000
 BATCH_TIMEOUT_MS = 60_000
+THROTTLE_SLACK_MS = 100
 RUN_SCOPE = "run"
 
 
@@ -33,17 +37,35 @@ class Concurrency:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`limit` starts in a period, evenly, for each value of `key`; so many as `burst` ahead of their time."""
+    """`limit` starts in a period, evenly, for each value of `key`; so many as `burst` ahead of their time.
+
+    A start that is late by `slack` milliseconds at most puts off none of those after it.
+    """
 
     limit: int
     period: int
     key: str | None
     burst: int = 0
+    slack: int = 0
 
     @property
     def interval(self) -> float:
         """Milliseconds from one start to the next."""
         return self.period / self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """The rate at which runs start, and the name of what it counts together; kept with each run."""
+
+    name: str
+    rate: Rate
+
+    @classmethod
+    def decoded(cls, stored: bytes) -> Throttle:
+        """As it was kept, encoded as JSON."""
+        raw = orjson.loads(stored)
+        return cls(raw["name"], Rate(**raw["rate"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +115,7 @@ class FlowControl:
         timeouts = config.get("timeouts") or {}
         return cls(
             concurrency=_concurrency(config.get("concurrency")),
-            throttle=_rate(config.get("throttle")),
+            throttle=_throttle(config.get("throttle")),
             rate_limit=_rate_limit(config),
             debounce=_debounce(config.get("debounce")),
             batch=_batch(config.get("batchEvents")),
@@ -106,14 +128,24 @@ class FlowControl:
 
 def admitted(arrival: float | None, rate: Rate, *, now: int) -> float | None:
     """The theoretical arrival time after one more start (generic cell rate), or None when it is refused."""
-    expected = now if arrival is None else max(arrival, now)
+    expected = expected_at(arrival, rate, now=now)
     return None if expected - rate.burst * rate.interval > now else expected + rate.interval
 
 
-def throttled(arrival: float | None, rate: Rate, *, now: int) -> tuple[int, float]:
-    """When the next start may happen, and the theoretical arrival time after it (generic cell rate)."""
-    expected = now if arrival is None else max(arrival, now)
-    return max(now, round(expected - rate.burst * rate.interval)), expected + rate.interval
+def expected_at(arrival: float | None, rate: Rate, *, now: int) -> float:
+    """The moment from which the next start counts: its theoretical arrival time unless that is long past."""
+    return now if arrival is None or arrival < now - rate.slack else arrival
+
+
+def room_of(arrival: float | None, rate: Rate, *, now: int) -> int:
+    """How many starts are admitted at once, one after the other."""
+    expected = expected_at(arrival, rate, now=now)
+    return max(0, floor((now - expected) / rate.interval + rate.burst) + 1)
+
+
+def opening(arrival: float, rate: Rate) -> int:
+    """The first moment at which a start is admitted."""
+    return ceil(arrival - rate.burst * rate.interval)
 
 
 def debounced_until(rule: Debounce, *, since: int, now: int) -> int:
@@ -164,6 +196,11 @@ def _rate_limit(config: Mapping[str, Any]) -> Rate | None:
         return Rate(1, DAY_MS, key)
     rate = _rate(config.get("rateLimit"))
     return rate and replace(rate, burst=rate.limit // 10)
+
+
+def _throttle(raw: Any) -> Rate | None:
+    rate = _rate(raw)
+    return rate and replace(rate, slack=THROTTLE_SLACK_MS)
 
 
 def _rate(raw: Any) -> Rate | None:

@@ -7,6 +7,7 @@ PUT_METER = """
     INSERT INTO meters (name, at, count, until) VALUES (?, ?, 0, ?)
     ON CONFLICT (name) DO UPDATE SET at = excluded.at, until = excluded.until
 """
+GIVE_BACK = "UPDATE meters SET at = at - ?2 WHERE name = ?1"
 FORGET_METERS = """
     DELETE FROM meters WHERE name IN (SELECT name FROM meters INDEXED BY meters_over WHERE until < ? LIMIT ?)
 """
@@ -23,7 +24,11 @@ PUT_TIMER = """
 DELETE_TIMER = "DELETE FROM jobs WHERE run_id = ? AND target = ? AND kind = ?"
 TIMERS_OF_KIND = "SELECT run_id, target FROM jobs WHERE kind = ?"
 
-RUN_GATES = "SELECT gates FROM runs WHERE run_id = ?"
+RUN_GATES = "SELECT gates, CASE status WHEN 'Scheduled' THEN throttle END FROM runs WHERE run_id = ?"
+RUN_NOT_BEGUN = """
+    UPDATE runs SET status = 'Scheduled' WHERE run_id = ? AND status = 'Running' AND throttle IS NOT NULL
+    RETURNING throttle
+"""
 TAKE_PLACE = "INSERT INTO places (gate, run_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 OTHERS_PLACES = """
     SELECT count(*) FROM places
@@ -32,6 +37,6 @@ OTHERS_PLACES = """
 LEAVE_PLACES = "DELETE FROM places WHERE run_id = ?"
 PARK_JOB = "UPDATE jobs SET taken = 2, gate = ? WHERE id = ?"
 UNPARK_JOBS = """
-    UPDATE jobs SET taken = 0, gate = NULL
-    WHERE id IN (SELECT id FROM jobs WHERE gate = ? ORDER BY rank, id LIMIT ?)
+    UPDATE jobs SET taken = 0, gate = NULL, due = max(due, ?3)
+    WHERE id IN (SELECT id FROM jobs WHERE gate = ?1 ORDER BY rank, id LIMIT ?2)
 """

@@ -1,4 +1,4 @@
-"""Concurrency limits at the moment when jobs are taken: a job that finds a gate full is parked at it.
+"""Limits at the moment when jobs are taken: a job that finds a gate full or comes too early is parked.
 
 Called by `executor`. What requests hold lives in memory, as they do; the parked jobs are in the store, so
 that a new process begins with every gate open and nothing parked. A limit of runs is counted in the store: a
@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import orjson
 
 from flowctl.engine import flow_statements as sql
-from flowctl.engine.flow_control import RUN_SCOPE, full_gate
+from flowctl.engine.flow_control import RUN_SCOPE, Throttle, full_gate
 from flowctl.engine.store import Job, Store
+from flowctl.engine.throttles import Throttles
 
 SCAN_MS = 1000
 
@@ -25,26 +26,36 @@ class Gates:
     """Who is inside, and where others wait."""
 
     store: Store
+    throttles: Throttles = field(init=False)
     held: Counter[str] = field(default_factory=Counter[str])
     _inside: dict[int, list[tuple[str, int]]] = field(default_factory=dict[int, list[tuple[str, int]]])
     _waited_at: dict[str, int] = field(default_factory=dict[str, int])
     _freed: set[str] = field(default_factory=set[str])
     _scanned_at: int = 0
 
-    def enter(self, job: Job) -> bool:
-        """Let a job in, or park it; the caller is in a transaction."""
+    def __post_init__(self) -> None:
+        self.throttles = Throttles(self.store)
+
+    def enter(self, job: Job, *, now: int) -> bool:
+        """Let a job in, or park it."""
         row = self.store.db.execute(sql.RUN_GATES, (job.run_id,)).fetchone()
-        if row is None or row[0] is None:
+        if row is None or row == (None, None):
             return True
-        gates: list[tuple[str, int]] = [(name, limit) for name, limit in orjson.loads(row[0])]
+        gates: list[tuple[str, int]] = [(name, limit) for name, limit in orjson.loads(row[0] or b"[]")]
         of_runs = [name for name, _ in gates if _is_of_runs(name)]
         full = full_gate(gates, self._held_by_others(of_runs, job.run_id))
-        if full is None:
-            self._let_in(job, [gate for gate in gates if gate[0] not in of_runs], of_runs)
-            return True
-        self.store.db.execute(sql.PARK_JOB, (full, job.id))
-        self._waited_at[full] = dict(gates)[full]
-        self._freed.update(name for name, _ in gates if name != full)
+        if full is not None:
+            self._waited_at[full] = dict(gates)[full]
+            return self._park(job, full, gates)
+        throttle = Throttle.decoded(row[1]) if row[1] is not None else None
+        if throttle is not None and not self.throttles.admits(throttle, now=now):
+            return self._park(job, throttle.name, gates)
+        self._let_in(job, [gate for gate in gates if gate[0] not in of_runs], of_runs)
+        return True
+
+    def _park(self, job: Job, at: str, gates: Sequence[tuple[str, int]]) -> bool:
+        self.store.db.execute(sql.PARK_JOB, (at, job.id))
+        self._freed.update(name for name, _ in gates if name != at)
         return False
 
     def _held_by_others(self, of_runs: Sequence[str], run_id: str) -> Mapping[str, int]:
@@ -84,17 +95,17 @@ class Gates:
         self._freed = set()
         if idle or now - self._scanned_at >= SCAN_MS:
             names, self._scanned_at = set(self._waited_at), now
-        return any([self._unpark_at(name) for name in names])  # noqa: C419 - each gate, not the first only
+        return sum(self._unpark_at(name) for name in names) > 0
 
-    def _unpark_at(self, name: str) -> bool:
+    def _unpark_at(self, name: str) -> int:
         held = self._places(name) if _is_of_runs(name) else self.held.get(name, 0)
         room = self._waited_at[name] - held
         if room <= 0:
-            return False
-        count = self.store.db.execute(sql.UNPARK_JOBS, (name, room)).rowcount
+            return 0
+        count = self.store.db.execute(sql.UNPARK_JOBS, (name, room, 0)).rowcount
         if count < room:
             del self._waited_at[name]
-        return count > 0
+        return count
 
 
 def _is_of_runs(name: str) -> bool:

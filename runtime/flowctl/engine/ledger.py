@@ -17,7 +17,7 @@ from flowctl.engine import starts, turn
 from flowctl.engine import statements as sql
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
-from flowctl.engine.ends import FAILED_RUN, end_events, invoker_answer, made
+from flowctl.engine.ends import FAILED_RUN, SCHEDULED_RUN, end_events, invoker_answer, made
 from flowctl.engine.expressions import holds
 from flowctl.engine.idleness import Idleness, idle_run
 from flowctl.engine.invocations import Invocation, invocation, step_invocation
@@ -167,7 +167,7 @@ class Ledger:
 
     def begin(self, run: RunRow, function: Function, *, now: int) -> None:
         """A run's first request is about to be made."""
-        if run.status == "Scheduled":
+        if run.status == SCHEDULED_RUN:
             with self.store.transaction():
                 self.store.db.execute(sql.RUN_BEGUN, (run.run_id,))
                 self.starts.began(run, function, now)
@@ -301,8 +301,8 @@ class Ledger:
                 self._note(run.run_id, effect, now)
             case turn.Discover():
                 self._call_again(run, now)
-            case turn.Retry():  # the job itself, which `apply` puts back
-                pass
+            case turn.Retry(was_sent=was_sent):  # the job itself is put back by `apply`
+                self.starts.is_repeated(run, was_sent=was_sent)
 
     def _call_again(self, run: RunRow, now: int) -> None:
         """Call the function though no step has ended: later and later when that goes on, and not for ever."""

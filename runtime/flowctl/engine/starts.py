@@ -15,8 +15,10 @@ import orjson
 from flowctl.engine import flow_control
 from flowctl.engine import flow_statements as sql
 from flowctl.engine.cron import next_time
+from flowctl.engine.ends import SCHEDULED_RUN
 from flowctl.engine.expressions import InvalidExpressionError, compiled, holds
-from flowctl.engine.flow_control import FlowControl, Rate, Singleton
+from flowctl.engine.flow_control import FlowControl, Rate, Singleton, Throttle
+from flowctl.engine.meters import Meters
 from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import Event, Function, duration_ms, new_ulid
 from flowctl.engine.store import Job, RunRow, Store
@@ -38,9 +40,13 @@ class Starts:
     tally: Tally
     cancel: Callable[[RunRow, int], None]
     chance: Callable[[int], int] = lambda most: random.randint(0, most)  # noqa: S311 - spreads load
+    meters: Meters = field(init=False)
     _rules: dict[str, tuple[Function, FlowControl]] = field(
         default_factory=dict[str, tuple[Function, FlowControl]]
     )
+
+    def __post_init__(self) -> None:
+        self.meters = Meters(self.store)
 
     def offer(self, function: Function, event: Event) -> str | None:
         """Start a function for an event: now, later, or together with others; answers why not at all.
@@ -69,10 +75,7 @@ class Starts:
     def begin(
         self, function: Function, events: Sequence[Mapping[str, Any]], event_id: str, now: int
     ) -> str | None:
-        """Make a run due as soon as its function's throttle and its event's time let it.
-
-        None when a singleton forbids it.
-        """
+        """Make a run due as soon as its event's time lets it; None when a singleton forbids it."""
         rules, event = self._rules_of(function), events[0]
         alone = _singleton_key(rules.singleton, event)
         if (
@@ -81,13 +84,15 @@ class Starts:
             and not self._is_alone(function, rules.singleton, alone, now)
         ):
             return None
-        run_id, due = new_ulid(now), self._throttled(function, rules, event, now)
-        due = max(due, event["ts"]) if len(events) == 1 else due
+        run_id, due = new_ulid(now), max(now, event["ts"]) if len(events) == 1 else now
         gates = [
             (rule.gate(function.slug, _value(rule.key, event)), rule.limit) for rule in rules.concurrency
         ]
         self.tally.runs_started += 1
-        self.store.put_run(run_id, function, event_id, events, now=now, gates=gates, singleton=alone)
+        throttle = _throttle(function, rules.throttle, event)
+        self.store.put_run(
+            run_id, function, event_id, events, now=now, gates=gates, throttle=throttle, singleton=alone
+        )
         self.waits.note_cancels(run_id, function, event)
         priority = _value(rules.priority, event) if rules.priority else None
         place = flow_control.rank(due, priority)
@@ -103,6 +108,14 @@ class Starts:
             self.store.db.execute(sql.DELETE_TIMER, (run.run_id, START_TIMEOUT, START_TIMEOUT))
         if rules.finish_timeout is not None:
             self.store.enqueue(run.run_id, FINISH_TIMEOUT, FINISH_TIMEOUT, now + rules.finish_timeout)
+
+    def is_repeated(self, run: RunRow, *, was_sent: bool) -> None:
+        """A run's request will be: a start that did not reach its app was none, and is throttled anew."""
+        if was_sent or run.status != SCHEDULED_RUN:
+            return
+        row = self.store.db.execute(sql.RUN_NOT_BEGUN, (run.run_id,)).fetchone()
+        if row is not None:
+            self.meters.give_back(Throttle.decoded(row[0]))
 
     def schedule(self, functions: Iterable[Function], *, now: int) -> None:
         """Set the timers of all functions' schedules; one that is set already keeps its time.
@@ -143,26 +156,7 @@ class Starts:
         """Whether a start is over a function's rate limit; counts it when it is not."""
         if rate is None or (key := _value(rate.key, event)) is False:
             return False
-        name = f"rate/{function.slug}/{_text(key)}"
-        arrival = flow_control.admitted(self._arrival(name), rate, now=now)
-        if arrival is not None:
-            self._put_arrival(name, arrival)
-        return arrival is None
-
-    def _arrival(self, meter: str) -> float | None:
-        row = self.store.db.execute(sql.READ_METER, (meter,)).fetchone()
-        return row[0] if row else None
-
-    def _put_arrival(self, meter: str, arrival: float) -> None:
-        self.store.db.execute(sql.PUT_METER, (meter, arrival, round(arrival)))
-
-    def _throttled(self, function: Function, rules: FlowControl, event: Mapping[str, Any], now: int) -> int:
-        if rules.throttle is None:
-            return now
-        name = f"throttle/{function.slug}/{_key(rules.throttle.key, event)}"
-        due, arrival = flow_control.throttled(self._arrival(name), rules.throttle, now=now)
-        self._put_arrival(name, arrival)
-        return due
+        return not self.meters.admits(f"rate/{function.slug}/{_text(key)}", rate, now=now)
 
     def _is_alone(self, function: Function, rule: Singleton, key: str, now: int) -> bool:
         others = self.store.singleton_runs(function.slug, key)
@@ -200,6 +194,10 @@ def _singleton_key(rule: Singleton | None, event: Mapping[str, Any]) -> str | No
     """None for a function that is no singleton, or not for this event."""
     value = _value(rule.key, event) if rule else False
     return None if value is False else _text(value)
+
+
+def _throttle(function: Function, rate: Rate | None, event: Mapping[str, Any]) -> Throttle | None:
+    return rate and Throttle(f"throttle/{function.slug}/{_key(rate.key, event)}", rate)
 
 
 def _key(text: str | None, event: Mapping[str, Any]) -> str:

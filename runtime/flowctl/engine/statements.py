@@ -121,6 +121,7 @@ MIGRATIONS: tuple[str, ...] = (
     DROP INDEX jobs_due;
     CREATE INDEX jobs_due ON jobs (due, taken) WHERE taken = 0;
     """,
+    "ALTER TABLE runs ADD COLUMN throttle BLOB",
 )
 
 READ_SECRET = "SELECT value FROM secrets WHERE name = ?"  # noqa: S105 - SQL
@@ -138,8 +139,9 @@ SEEN_EVENT = "SELECT 1 FROM events WHERE id = ? AND received_at > ? AND internal
 READ_EVENT = "SELECT internal_id, body, received_at FROM events WHERE internal_id = ?"
 PUT_RUN = """
     INSERT INTO runs
-        (run_id, slug, function_id, event_id, event, status, started_at, events, gates, singleton, url)
-    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?, ?)
+        (run_id, slug, function_id, event_id, event, status, started_at,
+        events, gates, throttle, singleton, url)
+    VALUES (?, ?, ?, ?, ?, 'Scheduled', ?, ?, ?, ?, ?, ?)
 """
 RUN = """
     SELECT run_id, slug, function_id, event_id, event, status, started_at, ended_at, output, sdk_version,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from flowctl.engine import statements as sql
+from flowctl.engine.flow_control import Throttle
 from flowctl.engine.protocol import Event, Function, iso
 
 OPEN_SECONDS = 3.0
@@ -204,14 +205,16 @@ class Store:
         *,
         now: int,
         gates: Sequence[tuple[str, int]] = (),
+        throttle: Throttle | None = None,
         singleton: str | None = None,
         url: str | None = None,
     ) -> None:
         """Add a run; `events` has more than one entry for a batch only."""
         several = orjson.dumps(events) if len(events) > 1 else None
         shut = orjson.dumps(gates) if gates else None
+        slow = orjson.dumps(throttle) if throttle else None
         facts = (run_id, function.slug, function.id, event_id, orjson.dumps(events[0]), now)
-        self.db.execute(sql.PUT_RUN, (*facts, several, shut, singleton, url))
+        self.db.execute(sql.PUT_RUN, (*facts, several, shut, slow, singleton, url))
 
     def singleton_runs(self, slug: str, key: str) -> list[RunRow]:
         """A function's open runs with a singleton key."""

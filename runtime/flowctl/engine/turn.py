@@ -164,10 +164,11 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The request is to be repeated."""
+    """The request is to be repeated; one that `was_sent` may have reached the app."""
 
     due: int
     attempt: int
+    was_sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ def broken(call: Call) -> Effect:
 
 def unreached(call: Call, times: int) -> Retry:
     """When nothing listened, for the n-th time in a row: no try of the run's."""
-    return Retry(call.now + _lost_wait(times), call.attempt)
+    return Retry(call.now + _lost_wait(times), call.attempt, was_sent=False)
 
 
 def _lost_wait(times: int) -> int:
