@@ -34,9 +34,12 @@ soak-crashes: $(STAMP)  ## kill processes at every durable operation: nothing is
 	$(BIN)/python -m tests.crashes worker
 	$(BIN)/python -m tests.crashes worker --leg 4
 	$(BIN)/python -m tests.crashes worker --apart
+	$(BIN)/python -m tests.crashes worker --crowded
+	$(BIN)/python -m tests.crashes worker --apart --crowded --sample 60
 	$(BIN)/python -m tests.crashes engine --apart --sample 40
 	$(BIN)/python -m tests.crashes worker --postgres --sample 20
 	$(BIN)/python -m tests.crashes engine
+	$(BIN)/python -m tests.crashes engine --crowded
 
 soak-kills: $(STAMP)  ## kill -9 of the engine and its workers, 200 times under load; about five minutes
 	$(BIN)/python tests/engine/soak_kills.py --kills 200

@@ -62,8 +62,8 @@ class LegEnd:
         """Events are read only when the run rests or has another leg: this one may have ended in between."""
         run, storage = (self._run.workflow_id, self._run.run_id), self._run.app.storage
         status, number = await storage.get_status(*run) or ("deleted", self._number)
-        if status in ACTIVE and number == self._number:
-            return False
+        if number == self._number and status in ACTIVE | TERMINAL:
+            return status in TERMINAL
         events = await storage.read_events(*run, after=self._after)
         self._after, self._number = events[-1][0] if events else self._after, number
         return status == "deleted" or any(event.type in {FINISH, CANCELED} for _, event in events)

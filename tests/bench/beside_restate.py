@@ -1,14 +1,15 @@
 """Steps on the embedded engine beside the same steps on Restate's single binary, each with its Python SDK.
 
-    python tests/bench/beside_restate.py [--restate FOLDER] [--runs 7] [--steps 10 100]
+    python tests/bench/beside_restate.py [--restate FOLDER] [--runs 7]
 
-`workflow` is a flowctl loop of n steps (engine and storage in files), `function` an inngest-py one of n
-steps (engine in a file), `restate` a handler of n `ctx.run`. Each is timed from the request that starts it to
-the moment when its caller knows its result, one after the other in each round, on this machine. FOLDER has
-`node_modules/.bin/restate-server` (npm `@restatedev/restate-server`) and `venv/bin/python` with `restate-sdk`
-and `hypercorn`, on which its documentation runs it; without it the other two are timed. Our apps run on
-uvicorn, as `flowctl start` has it. All are driven through the engine's small transport: httpx would take
-more of the processors than what is measured. Quote the ratios: Restate's time in ours.
+`chain` is a flowctl workflow of n steps, `loop` one whose one step is run n times (engine and storage in
+files), `function` an inngest-py one of n steps (engine in a file), `restate` a handler of n `ctx.run`. Each
+is timed from the request that starts it to the moment when its caller knows its result, one after the other
+in each round, on this machine. FOLDER has `node_modules/.bin/restate-server` (npm
+`@restatedev/restate-server`) and `venv/bin/python` with `restate-sdk` and `hypercorn`, on which its
+documentation runs it; without it the others are timed. Our apps run on uvicorn, as `flowctl start` has it.
+All are driven through the engine's small transport: httpx would take more of the processors than what is
+measured. Quote the ratios: Restate's time in ours.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ import uvicorn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine import free_port, process, seconds, serve_forever
-from flowctl import App, SQLiteStorage, StepContext, create_step, create_workflow
+from flowctl import App, SQLiteStorage, StepContext, Workflow, create_step, create_workflow
 from flowctl.engine.transport import Transport
 from flowctl_cli.commands.start import settle_memory
 
+STEPS = (1, 10, 100)
 CONCURRENT_RUNS, CONCURRENT_STEPS = 50, 10
 Run = Callable[[int], Awaitable[None]]
 
@@ -46,11 +48,21 @@ def flowctl_app(engine_url: str, folder: Path) -> App:
     client = inngest.Inngest(
         app_id="workflow-bench", is_production=False, api_base_url=engine_url, event_api_base_url=engine_url
     )
+    workflows = [loop(), *map(chain, STEPS)]
+    return App(workflows=workflows, inngest=client, storage=SQLiteStorage(folder / "runs.db"))
+
+
+def loop() -> Workflow[Any, Any]:
     increment = create_step(id="increment", execute=plus_one)
-    loop = create_workflow(id="loop").dountil(
-        increment, lambda ctx: ctx.input_data["value"] >= ctx.input_data["n"]
-    )
-    return App(workflows=[loop.commit()], inngest=client, storage=SQLiteStorage(folder / "runs.db"))
+    workflow = create_workflow(id="loop")
+    return workflow.dountil(increment, lambda ctx: ctx.input_data["value"] >= ctx.input_data["n"]).commit()
+
+
+def chain(steps: int) -> Workflow[Any, Any]:
+    workflow = create_workflow(id=f"chain-{steps}")
+    for number in range(steps):
+        workflow = workflow.then(create_step(id=f"increment-{number}", execute=plus_one))
+    return workflow.commit()
 
 
 def serve_app(kind: str, engine_url: str, port: int, folder: Path) -> None:
@@ -83,15 +95,15 @@ async def served(kind: str, http: Transport, folder: Path, ready: str) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def workflow(http: Transport, folder: Path) -> AsyncIterator[Run]:
+async def workflows(http: Transport, folder: Path) -> AsyncIterator[dict[str, Run]]:
     async with served("workflow", http, folder, "/health") as (_, url):
 
-        async def run(n: int) -> None:
+        async def run(workflow: str, n: int) -> None:
             body = {"inputData": {"value": 0, "n": n}}
-            answer = await asked(http, "POST", f"{url}/api/workflows/loop/start-async", body)
+            answer = await asked(http, "POST", f"{url}/api/workflows/{workflow}/start-async", body)
             assert answer["result"]["value"] == n, answer
 
-        yield run
+        yield {"chain": lambda n: run(f"chain-{n}", n), "loop": lambda n: run("loop", n)}
 
 
 @contextlib.asynccontextmanager
@@ -170,11 +182,11 @@ async def asked(http: Transport, method: str, url: str, body: Any = None) -> Any
     return orjson.loads(answer.body) if answer.body else None
 
 
-async def compare(sides: dict[str, Run], steps: list[int], runs: int) -> None:
+async def compare(sides: dict[str, Run], runs: int) -> None:
     for run in sides.values():
-        await run(3)
+        await run(1)
         await run(100)
-    for n in steps:
+    for n in STEPS:
         await row(f"{n} steps", n, sides, lambda run, n=n: run(n), runs)
 
     async def side_by_side(run: Run) -> None:
@@ -199,24 +211,21 @@ async def row(
     print(f"{name:14} " + "   ".join(cells), flush=True)
 
 
-async def main(runs: int, steps: list[int], home: Path | None) -> None:
+async def main(runs: int, home: Path | None) -> None:
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         http = Transport()
         stack.push_async_callback(http.close)
-        sides = {
-            "workflow": await stack.enter_async_context(workflow(http, folder)),
-            "function": await stack.enter_async_context(function(http, folder)),
-        }
+        sides = await stack.enter_async_context(workflows(http, folder))
+        sides["function"] = await stack.enter_async_context(function(http, folder))
         if home is not None:
             sides["restate"] = await stack.enter_async_context(restate(http, folder, home))
-        await compare(sides, steps, runs)
+        await compare(sides, runs)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--steps", type=int, nargs="+", default=[1, 10, 100])
     parser.add_argument("--restate", type=Path, metavar="FOLDER")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     for name in ("--app", "--engine", "--folder"):
@@ -225,4 +234,4 @@ if __name__ == "__main__":
     if given.serve:
         serve_app(given.app, given.engine, given.serve, Path(given.folder))
     else:
-        asyncio.run(main(given.runs, given.steps, given.restate))
+        asyncio.run(main(given.runs, given.restate))

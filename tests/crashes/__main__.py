@@ -1,10 +1,11 @@
 """Kill processes at durable operations and see what comes of the run.
 
     python -m tests.crashes local|worker|engine [--dsn DSN | --postgres] [--sample N] [--seed N] [--deaths N]
-        [--leg N] [--apart]
+        [--leg N] [--apart] [--crowded]
 
 `local` kills the process of the local engine, `worker` an Inngest function's, `engine` the embedded engine.
-With `--apart` nested workflows are functions of their own, and their ends take turns.
+With `--apart` nested workflows are functions of their own, and their ends take turns; with `--crowded` each
+request reports its steps as in a crowd.
 Runs are kept in SQLite, at `--dsn`, or (`--postgres`) on a PostgreSQL server of its own. Without `--sample`
 every point is tried. Each life is a fork of this process, which stays single-threaded. Prints what went
 wrong; the exit code is 1 then.
@@ -32,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowctl.runners import checkpoints
 from tests.crashes.lives import Death, Log, inngest_life, local_life
 from tests.postgres_server import postgres_server
 
@@ -204,7 +206,10 @@ def main() -> int:
     parser.add_argument("--deaths", type=int, default=1)
     parser.add_argument("--leg", type=int, default=500, help="how many steps a leg on Inngest has")
     parser.add_argument("--apart", action="store_true")
+    parser.add_argument("--crowded", action="store_true")
     given = parser.parse_args()
+    if given.crowded:
+        checkpoints.CROWD = 1
     logging.getLogger("flowctl").setLevel(logging.CRITICAL)  # a step of the story fails on purpose
     bad = 0
     with contextlib.ExitStack() as stack:

@@ -39,3 +39,8 @@ def test_a_long_run_on_inngest_survives_kills_between_its_legs() -> None:
 
 def test_a_run_whose_nested_workflows_are_functions_survives_kills() -> None:
     assert "2 stories" in crash("worker", "--sample", "2", "--apart")
+
+
+@pytest.mark.parametrize("victim", ["worker", "engine"])
+def test_a_run_in_a_crowd_survives_kills(victim: str) -> None:
+    assert "3 stories" in crash(victim, "--sample", "3", "--crowded")

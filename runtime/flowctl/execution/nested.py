@@ -79,7 +79,7 @@ async def _whole(walk: Walk, call: Call, flow: Flow) -> Flow:
     """The flow with its output, which is in storage when it was too large to be answered."""
     if not flow.is_kept:
         return flow
-    kept = await walk.journal.finished(f"{call.op}.inside", call.key) or {}
+    kept = await walk.finished(f"{call.op}.inside", call.key) or {}
     return replace(flow, output=kept.get("output"), is_kept=False)
 
 

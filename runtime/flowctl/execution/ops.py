@@ -24,10 +24,19 @@ class DurableOps(Protocol):
     Implementations may leave the walk by a BaseException, so code between operations has no effects.
     """
 
-    async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
+    async def run(
+        self,
+        op: str,
+        body: Callable[[], Awaitable[Memo]],
+        *,
+        repeatable: bool = False,
+        key: str | None = None,
+    ) -> Memo:
         """Run a body once and remember its memo (JSON data) under the operation's id.
 
         A `repeatable` body runs no code of steps; its memo may be remembered together with the next one's.
+        `key` is that of the record that has the memo, too, until another operation writes it: so long it may
+        be remembered late.
         """
         ...
 
@@ -85,8 +94,11 @@ class Journal(Protocol):
         """A fresh unique id."""
         ...
 
-    async def finished(self, op: str, key: str) -> Mapping[str, Any] | None:
-        """The memo of an operation on a record whose end was committed, though the engine may not know."""
+    async def finished(self, op: str, key: str, *, alone: bool) -> Mapping[str, Any] | None:
+        """The memo of an operation on a record whose end was committed, though the engine may not know.
+
+        Unless it is `alone`, branches may ask at the same time.
+        """
         ...
 
     async def left(self, op: str, key: str) -> Mapping[str, Any] | None:

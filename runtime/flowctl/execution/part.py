@@ -137,7 +137,7 @@ async def whole_answer(walk: Walk, call: Call, answer: Memo) -> Memo:
 
 async def _left_by_failure(walk: Walk, call: Call, answer: Memo) -> Memo:
     """What it has answered; if it never came to its end, what it had changed by then."""
-    kept = await walk.journal.finished(f"{call.op}.inside", call.key) or {}
+    kept = await walk.finished(f"{call.op}.inside", call.key) or {}
     return kept.get("answer") or {"kind": "failed", "error": answer["error"], "inside": _changes(kept)}
 
 

@@ -62,7 +62,7 @@ async def run_step(walk: Walk, call: Call) -> Outcome:
 
 async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
     op = f"{call.op}.try.{attempt}" if attempt else call.op
-    memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt))
+    memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt), key=call.key)
     outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, call.payload)
     walk.take(op, call.key, outcome)
     walk.tried(call.key, None if _is_last(call, outcome, attempt) else outcome, attempt)
@@ -70,7 +70,7 @@ async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
 
 
 async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]:
-    done = await walk.journal.finished(op, call.key)
+    done = await walk.finished(op, call.key)
     if done is not None:
         return dict(done)
     before = walk.records.get(call.key)
@@ -123,7 +123,7 @@ async def mark(
     """
 
     async def body() -> dict[str, Any]:
-        done = await walk.journal.finished(op, key)
+        done = await walk.finished(op, key)
         if done is not None:
             return dict(done)
         record, emitted, again = await make(walk.journal.now())
@@ -137,7 +137,7 @@ async def mark(
         await walk.let_others_begin()
         return memo
 
-    memo = await walk.ops.run(op, body, repeatable=repeatable)
+    memo = await walk.ops.run(op, body, repeatable=repeatable, key=key)
     outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, payload)
     walk.take(op, key, outcome)
     return outcome

@@ -313,6 +313,10 @@ class Walk:
         finally:
             self.gathers -= 1
 
+    async def finished(self, op: str, key: str) -> Mapping[str, Any] | None:
+        """The memo of an operation that an earlier request has ended: see Journal."""
+        return await self.journal.finished(op, key, alone=not self.gathers)
+
     async def let_others_begin(self) -> None:
         """Branches begin before any of them ends, also where their steps never wait."""
         if self.gathers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Sequence
@@ -15,6 +16,12 @@ from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.engine_call import EngineCall
 
 PAUSES_SECONDS = (0.1, 0.4)
+CROWD = 8
+"""So many requests at once crowd a process: their steps go on while they are being reported."""
+DELAY_SECONDS = 0.1
+"""How long in a crowd a report may wait for what ends after it."""
+MOST_WAITING = 50
+"""So many steps are reported at once."""
 
 
 class StaleDispatchError(Exception):
@@ -51,25 +58,91 @@ def hashed(op: str) -> str:
 
 @dataclass(slots=True)
 class Checkpoints:
-    """The steps of one request. What waits here goes out with the next step that may not run again."""
+    """The steps of one request. What waits here goes out with the next step that may not run again.
+
+    Alone, a request waits for each report. In a crowd, where each costs what another run could do, it goes on
+    meanwhile, and what ends until the engine has answered is reported together: nothing is lost with the
+    process, for a step that has ended is in storage, until another one writes its record.
+    """
 
     api: EngineApi
     call: EngineCall | None
     began_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     waiting: list[EndedStep] = field(default_factory=list[EndedStep])
+    _records: set[str] = field(default_factory=set[str])
+    _sending: asyncio.Task[bool] | None = None
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_late: bool = False
+
+    def add(self, step: EndedStep, key: str | None = None) -> None:
+        """A step that has ended, and the key of the record that has its memo."""
+        self.waiting.append(step)
+        if key is not None:
+            self._records.add(key)
+
+    async def report(self) -> bool:
+        """Report what waits: see `post`. In a crowd it is on its way then."""
+        if not self._is_crowded or len(self.waiting) >= MOST_WAITING:
+            return await self.post()
+        self._begin_sending()
+        return True
 
     async def post(self) -> bool:
-        """Report what waits; whether the engine has it now. Raises StaleDispatchError."""
-        taken, self.waiting = self.waiting, []
-        if not taken or (self.call is not None and await self._sent(self.call, taken)):
-            return True
-        self.waiting = [*taken, *self.waiting]
-        return False
+        """Report what waits; whether the engine has all of it now. Raises StaleDispatchError."""
+        if not self._is_crowded:
+            return await self._send()
+        self._begin_sending()
+        return await self.settled()
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether it is, or was: then one task sends all, so that reports do not overtake each other."""
+        return self._sending is not None or len(self.api.requests) >= CROWD
+
+    def _begin_sending(self) -> None:
+        if self._sending is None or self._sending.done():
+            self._hurry.clear()
+            self._sending = asyncio.create_task(self._send_together())
+
+    async def settled(self) -> bool:
+        """Wait for what is on its way; whether the engine has it. Raises StaleDispatchError."""
+        self._hurry.set()
+        return self._sending is None or await asyncio.shield(self._sending)
+
+    async def may_begin(self, key: str | None) -> bool:
+        """Whether a step that writes a record may begin: not when the engine does not take reports.
+
+        Waits while it does not answer as usual, or has yet to be told what that record alone tells.
+        Raises StaleDispatchError.
+        """
+        is_under_way = self._sending is not None and not self._sending.done()
+        return (is_under_way and not self._is_late and key not in self._records) or await self.settled()
+
+    def close(self) -> None:
+        """Send nothing more."""
+        if self._sending is not None and not self._sending.cancel() and not self._sending.cancelled():
+            self._sending.exception()
+
+    async def _send_together(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DELAY_SECONDS):
+                await self._hurry.wait()
+        return await self._send()
+
+    async def _send(self) -> bool:
+        while self.waiting:
+            taken, self.waiting = self.waiting, []
+            if self.call is None or not await self._sent(self.call, taken):
+                self.waiting = [*taken, *self.waiting]
+                return False
+        self._records.clear()
+        return True
 
     async def _sent(self, call: EngineCall, steps: Sequence[EndedStep]) -> bool:
         status = 0
         for pause in (*PAUSES_SECONDS, None):
             status = await self._status(call, steps)
+            self._is_late = status >= 500
             if status < 500:
                 break
             if pause is not None:

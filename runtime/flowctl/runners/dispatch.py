@@ -102,7 +102,7 @@ class InngestRunner:
     async def stop(self, *, grace: float) -> None:
         """Give requests under way this many seconds, then close the connections of this event loop."""
         loop = asyncio.get_running_loop()
-        requests = {task for bound in self._bound.values() for task in bound.requests}
+        requests = [task for api in self._apis.values() for task in tuple(api.requests)]
         if ours := [task for task in requests if task.get_loop() is loop]:
             await asyncio.wait(ours, timeout=grace)
         for api in self._apis.values():

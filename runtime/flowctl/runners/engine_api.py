@@ -63,6 +63,8 @@ class EngineApi:
     """The API of the engine that a client talks to; safe to use from several event loops."""
 
     client: inngest.Inngest
+    requests: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    """Those that the engine has made and that are being answered."""
     _connections: WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections] = field(
         default_factory=WeakKeyDictionary[asyncio.AbstractEventLoop, _Connections]
     )

@@ -90,7 +90,6 @@ class BoundWorkflow:
     client: inngest.Inngest
     api: EngineApi
     signals: dict[str, set[AbortSignal]] = field(default_factory=dict[str, set[AbortSignal]])
-    requests: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
     publishers: WeakValueDictionary[tuple[str, int], Publisher] = field(
         default_factory=WeakValueDictionary[tuple[str, int], Publisher]
     )
@@ -159,8 +158,8 @@ class BoundWorkflow:
     async def _carry_out(self, ctx: inngest.Context, plan: _Plan) -> Any:
         ops = self._ops(ctx)
         if (request := asyncio.current_task()) is not None:
-            self.requests.add(request)
-            request.add_done_callback(self.requests.discard)
+            self.api.requests.add(request)
+            request.add_done_callback(self.api.requests.discard)
         work = run_part(self.app, ctx, ops) if names_part(ctx) else self._leg(ctx, ops, plan)
         return await ops.carry_out(work)
 

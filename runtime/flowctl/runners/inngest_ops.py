@@ -6,6 +6,7 @@ request) leaves the function by inngest-py's interrupts. This file and `branches
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from flowctl.workflow import Workflow
 
 Body = Callable[[], Awaitable[Memo]]
+SLICE_SECONDS = 0.003
+"""After so long without a pause a request whose steps never wait lets others go on."""
 
 
 @dataclass(slots=True)
@@ -57,18 +60,35 @@ class InngestOps:
     lines: Lines = field(default_factory=Lines)
     _in_branches: bool = False
     _known: dict[str, Any] = field(default_factory=dict[str, Any])
+    _gave_way: float = field(default_factory=time.monotonic)
 
     async def carry_out(self, walk: Coroutine[Any, Any, Any]) -> Any:
         """Run a walk until it ends or has to wait for the engine, which then has all that ended before."""
         enter_main_arm()
         try:
-            return await walk
+            return await self._carried_out(walk)
+        finally:
+            self.checkpoints.close()
+
+    async def _carried_out(self, walk: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await self._reporting(walk)
         except Waits as waits:
             asked = [await self._sleeping(waits)]
         except ResponseInterrupt as left:
             asked = left.responses
         asked = await self._side_by_side(asked)
         raise ResponseInterrupt([*await self._unposted(), *asked])
+
+    async def _reporting(self, walk: Coroutine[Any, Any, Any]) -> Any:
+        """Run a walk; at its end the engine has its steps."""
+        try:
+            answer = await walk
+        except inngest.NonRetriableError:
+            await self.checkpoints.settled()
+            raise
+        self._expect(await self.checkpoints.settled())
+        return answer
 
     def take_turns(self, storage: Storage, workflow_id: str, run_id: str) -> None:
         """Let what was invoked end one by one: the requests that these ends make take turns for a run."""
@@ -78,7 +98,7 @@ class InngestOps:
             are_taken = self.brings(FIRST_MARK)
             self.turns = Turns(storage, turn, call.request_id, self.clock, self.brings, are_taken)
 
-    async def run(self, op: str, body: Body, *, repeatable: bool = False) -> Memo:
+    async def run(self, op: str, body: Body, *, repeatable: bool = False, key: str | None = None) -> Memo:
         """See DurableOps."""
         if self._remembers(op):
             return self._known[op]
@@ -89,7 +109,7 @@ class InngestOps:
             return await self.ctx.step.run(op, partial(self._sized, body))
         if self.budget.request_is_spent and not repeatable and not self._remembers(f"{op}.pause"):
             raise Waits(f"{op}.pause", self.clock.now())
-        return await self._reported(op, body, repeatable=repeatable)
+        return await self._reported(op, body, repeatable=repeatable, key=key)
 
     @property
     def _is_spent(self) -> bool:
@@ -201,15 +221,28 @@ class InngestOps:
         current_arm().note_begun()
         return True
 
-    async def _reported(self, op: str, body: Body, *, repeatable: bool) -> Memo:
-        """Run a body in line; the engine has what it came to before anything else begins."""
+    async def _reported(self, op: str, body: Body, *, repeatable: bool, key: str | None) -> Memo:
+        """Run a body in line; what it came to is reported before anything else begins, if not in a crowd."""
+        self._expect(await self.checkpoints.may_begin(key))
         began = time.time_ns()
         memo = self._known[op] = await self._sized(body)
-        self.checkpoints.waiting.append(EndedStep(op, memo, began, time.time_ns()))
-        if not repeatable and not await self.checkpoints.post():
+        self.checkpoints.add(EndedStep(op, memo, began, time.time_ns()), key)
+        if not repeatable:
+            self._expect(await (self.checkpoints.report() if key else self.checkpoints.post()))
+            await self._give_way()
+        return memo
+
+    def _expect(self, taken: bool) -> None:
+        """Leave the walk when the engine does not take reports: the answer has what it lacks."""
+        if not taken:
             self.in_line = False
             raise ResponseInterrupt([])
-        return memo
+
+    async def _give_way(self) -> None:
+        """Let other runs go on, should steps that never wait have kept them from it for a while."""
+        if time.monotonic() - self._gave_way >= SLICE_SECONDS:
+            await asyncio.sleep(0)
+            self._gave_way = time.monotonic()
 
     async def _sized(self, body: Body) -> Memo:
         """Run a body; what it came to is in storage, so a memo that is too large need not be sent."""
@@ -273,7 +306,7 @@ class InngestOps:
         if not (turns.are_taken or is_several):
             return False
         mark, now = turns.mark(), time.time_ns()
-        self.checkpoints.waiting.append(EndedStep(mark, {}, now, now))
+        self.checkpoints.add(EndedStep(mark, {}, now, now))
         if self.in_line and await self.checkpoints.post():
             await turns.pass_on(mark)
             return True

@@ -56,7 +56,7 @@ class StoredJournal:
         """See Journal."""
         return os.urandom(16).hex()
 
-    async def finished(self, op: str, key: str) -> Known | None:
+    async def finished(self, op: str, key: str, *, alone: bool = False) -> Known | None:
         """See Journal; a runner that never repeats an operation saves the look-up.
 
         Branches that ask at the same time are answered together, in order: so they begin in order, and before
@@ -64,6 +64,8 @@ class StoredJournal:
         """
         if not self.repeats:
             return None
+        if alone:
+            return await self._memo(op, key)
         question = _Question(op, key, asyncio.get_running_loop().create_future())
         self._asked.append(question)
         if len(self._asked) == 1:
@@ -74,14 +76,14 @@ class StoredJournal:
         memos: list[Known | BaseException | None] = []
         while len(memos) < len(self._asked):  # others may ask meanwhile
             new = self._asked[len(memos) :]
-            memos += await asyncio.gather(*map(self._memo, new), return_exceptions=True)
+            asking = (self._memo(question.op, question.key) for question in new)
+            memos += await asyncio.gather(*asking, return_exceptions=True)
         asked, self._asked = self._asked, []
         for question, memo in zip(asked, memos, strict=True):
             question.settle(memo)
 
-    async def _memo(self, question: _Question) -> Known | None:
-        run = (self.workflow_id, self.run_id)
-        return await self.storage.finished_memo(*run, leg=self.leg, key=question.key, op=question.op)
+    async def _memo(self, op: str, key: str) -> Known | None:
+        return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=self.leg, key=key, op=op)
 
     async def left(self, op: str, key: str) -> Known | None:
         """See Journal."""

@@ -75,12 +75,19 @@ class LocalOps:
     _let_in: float = 0.0
     _gathers: int = 0
 
-    async def run(self, op: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False) -> Memo:
+    async def run(
+        self,
+        op: str,
+        body: Callable[[], Awaitable[Memo]],
+        *,
+        repeatable: bool = False,
+        key: str | None = None,
+    ) -> Memo:
         """See DurableOps; a run whose steps never wait lets others in now and then.
 
         Branches take turns, step by step: on Inngest they do so while their steps are reported.
         """
-        del op
+        del op, key
         memo = await self.in_flight.run(body)
         if self._gathers:
             if not repeatable:

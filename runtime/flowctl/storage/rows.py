@@ -59,6 +59,11 @@ def dump_or_none(value: Any) -> str | None:
     return None if value is None else dump(value)
 
 
+def created_run(workflow_id: str, resource_id: str | None, snapshot: Snapshot, now: int) -> StoredRun:
+    """A run that was stored at this moment (epoch ms), and so is as it was given."""
+    return StoredRun(workflow_id, snapshot.run_id, resource_id, _iso(now), _iso(now), snapshot)
+
+
 def stored_run(row: Row, records: Sequence[Record], *, whole: bool = True) -> StoredRun:
     """A run with its records; unless `whole`, without those below a record that succeeded."""
     workflow_id, run_id, resource_id, status, created_at, updated_at, leg, base, header = row

@@ -25,6 +25,7 @@ from flowctl.storage.rows import (
     Row,
     base_of,
     body_of,
+    created_run,
     dump,
     dump_or_none,
     event_from,
@@ -96,6 +97,7 @@ class SQLStorage(ABC):
             )
             if db.execute(sql.INSERT_RUN, row).rowcount:
                 db.execute(sql.PUT_BASE, (workflow_id, run_id, base_of(snapshot)))
+                return created_run(workflow_id, resource_id, snapshot, now)
             return _read_run(db, workflow_id, run_id)
 
         run = await self._transact(work, is_short=True)

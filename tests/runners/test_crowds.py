@@ -1,0 +1,181 @@
+"""When many requests are answered at once, a run's steps go on while they are reported, and go together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from flowctl import StepContext, create_step, create_workflow
+from flowctl.runners import checkpoints
+from flowctl.runners.checkpoints import hashed
+from tests.runners.front import Served, on_engine
+
+LONG = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _each_request_is_crowded_and_reports_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "CROWD", 1)
+    monkeypatch.setattr(checkpoints, "DELAY_SECONDS", LONG)
+
+
+def chain(ran: Counter[int], length: int) -> Any:
+    async def increment(ctx: StepContext[int]) -> int:
+        ran[ctx.input_data] += 1
+        return ctx.input_data + 1
+
+    workflow = create_workflow(id="chain")
+    for n in range(length):
+        workflow = workflow.then(create_step(id=f"increment-{n}", execute=increment))
+    return workflow.commit()
+
+
+def increments(served: Served) -> list[str]:
+    return [name for name in served.front.posted if "increment" in name]
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """A run has ended before the engine knows: it is told at the end of the request."""
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110 - the front's lists are filled by others
+            await asyncio.sleep(0.005)
+
+
+def refuse_reports(served: Served, *statuses: int | None) -> None:
+    answers = iter(statuses)
+    served.front.refuse = lambda path: next(answers, None) if path.startswith("/v1/checkpoint") else None
+
+
+async def test_the_steps_of_a_run_are_reported_together_by_its_end():
+    async with on_engine(workflows=[chain(Counter(), 5)]) as served:
+        assert (await served.start("chain", 5)).result == 10
+        await until(lambda: served.front.posts)
+        assert increments(served) == [f"{n}.increment-{n}" for n in range(5)]
+        assert (len(served.front.posts), len(served.requests)) == (1, 1)
+
+
+async def test_no_more_than_fifty_steps_wait_for_a_report():
+    async with on_engine(workflows=[chain(Counter(), 120)]) as served:
+        assert (await served.start("chain", 0)).result == 120
+        await until(lambda: len(served.front.posts) == 3)
+        assert len(increments(served)) == len(set(increments(served))) == 120
+        assert [len(post["steps"]) for post in served.front.posts[:2]] == [50, 50]
+
+
+async def test_an_iteration_begins_once_the_one_before_is_reported_since_it_takes_its_record():
+    seen: list[int] = []
+
+    async def look(ctx: StepContext[int]) -> int:
+        seen.append(len(served.front.posts))
+        return ctx.input_data + 1
+
+    workflow = create_workflow(id="w").dountil(
+        create_step(id="look", execute=look), lambda c: c.input_data > 3
+    )
+    async with on_engine(workflows=[workflow.commit()]) as served:
+        await served.start("w", 1)
+        assert seen == [0, 1, 2]
+
+
+async def test_what_ended_before_a_sleep_is_reported_before_the_engine_is_asked_for_it():
+    def step(id: str) -> Any:
+        async def execute(ctx: StepContext[Any]) -> str:
+            return id
+
+        return create_step(id=id, execute=execute)
+
+    workflow = create_workflow(id="w").then(step("a")).then(step("b")).sleep(20).then(step("c")).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        assert (await served.start("w")).result == "c"
+        assert {hashed("0.a"), hashed("1.b")} <= served.bodies[1]["steps"].keys()
+
+
+async def test_steps_whose_report_is_not_taken_are_in_the_reply_and_run_once():
+    ran: Counter[int] = Counter()
+    async with on_engine(workflows=[chain(ran, 5)]) as served:
+        refuse_reports(served, *[500] * 6)
+        assert (await served.start("chain", 5)).result == 10
+        await until(lambda: len(served.requests) == 2)
+        assert {hashed(f"{n}.increment-{n}") for n in range(5)} <= served.bodies[1]["steps"].keys()
+        assert set(ran.values()) == {1}
+
+
+async def test_a_request_that_was_given_up_ends_and_the_next_one_runs_nothing_again():
+    ran: Counter[int] = Counter()
+    async with on_engine(workflows=[chain(ran, 5)]) as served:
+        refuse_reports(served, 409)
+        assert (await served.start("chain", 5)).result == 10
+        await until(lambda: len(served.requests) == 2)
+        assert set(ran.values()) == {1}
+
+
+async def test_nothing_begins_while_the_engine_does_not_take_what_ended_before(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(checkpoints, "DELAY_SECONDS", 0)
+    is_tried_again = asyncio.Event()
+    tries: list[int] = []
+
+    async def first(ctx: StepContext[Any]) -> None:
+        pass
+
+    async def second(ctx: StepContext[Any]) -> None:
+        async with asyncio.timeout(20):
+            await is_tried_again.wait()
+
+    async def third(ctx: StepContext[Any]) -> None:
+        tries.append(len(served.front.posts))
+
+    steps = [create_step(id=work.__name__, execute=work) for work in (first, second, third)]
+    workflow = create_workflow(id="w").then(steps[0]).then(steps[1]).then(steps[2]).commit()
+    async with on_engine(workflows=[workflow]) as served:
+
+        def refuse(path: str) -> int | None:
+            if not path.startswith("/v1/checkpoint"):
+                return None
+            if len(served.front.posts) == 2:
+                is_tried_again.set()
+            return 500 if len(served.front.posts) <= 3 else None
+
+        served.front.refuse = refuse
+        assert (await served.start("w")).status == "success"
+        assert tries[0] >= 3
+
+
+async def test_a_run_that_fails_has_reported_its_steps():
+    async def fail(ctx: StepContext[Any]) -> None:
+        raise ValueError("no")
+
+    workflow = create_workflow(id="w").then(create_step(id="fail", execute=fail)).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        assert (await served.start("w")).status == "failed"
+        await until(lambda: "fail" in " ".join(served.front.posted))
+
+
+async def test_steps_that_never_wait_let_other_runs_go_on():
+    """A run whose steps only compute would hold all others, were it for its steps alone."""
+    turns: list[int] = []
+    both = asyncio.Barrier(2)
+
+    async def meet(ctx: StepContext[list[int]]) -> list[int]:
+        async with asyncio.timeout(20):
+            await both.wait()
+        return ctx.input_data
+
+    async def compute(ctx: StepContext[list[int]]) -> list[int]:
+        run, count = ctx.input_data
+        turns.append(run)
+        sum(range(50_000))
+        return [run, count + 1]
+
+    loop = create_step(id="compute", execute=compute)
+    workflow = create_workflow(id="w").then(create_step(id="meet", execute=meet))
+    workflow = workflow.dountil(loop, lambda ctx: ctx.input_data[1] >= 40).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        await asyncio.gather(*(served.start("w", [number, 0]) for number in (1, 2)))
+        assert sum(a != b for a, b in pairwise(turns)) > 2
