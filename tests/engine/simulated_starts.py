@@ -10,6 +10,7 @@ from flowctl.engine.protocol import Function, parse_event
 from flowctl.engine.starts import CALL
 from flowctl.engine.statements import RELEASE_JOBS
 from flowctl.engine.store import Job, RunRow, Store
+from flowctl.engine.timers import Timers
 from flowctl.engine.turn import Finish
 
 
@@ -67,7 +68,7 @@ class Simulation:
         """Take jobs that are due; requests end at once."""
         for job in self.store.take_due(now, most):
             if job.kind != CALL:
-                self.ledger.fire(job, now=now)
+                Timers(self.ledger).fire(job, now=now)
             elif self.gates.enter(job, now=now):
                 self.starts.append(Start(now, self.events_of(job)))
                 self.gates.leave(job)

@@ -28,6 +28,7 @@ from flowctl.engine.protocol import Function, parsed_json
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL, FETCH
 from flowctl.engine.store import Job, RunRow
+from flowctl.engine.timers import Timers
 from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import (
     Answer,
@@ -82,6 +83,7 @@ class Executor:
     clock: Clock = field(default_factory=SystemClock)
     backoff: Sequence[int] = BACKOFF_MS
     budget: ByteBudget = field(default_factory=lambda: ByteBudget(REQUEST_BYTES))
+    timers: Timers = field(init=False)
     gates: Gates = field(init=False)
     memos: Memos = field(init=False)
     _calls: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -90,6 +92,7 @@ class Executor:
     """How often in a row each app's URL could not be reached, and when it was tried last."""
 
     def __post_init__(self) -> None:
+        self.timers = Timers(self.ledger)
         self.gates, self.memos = Gates(self.ledger.store), Memos(self.ledger.store)
 
     async def run(self) -> None:
@@ -166,7 +169,7 @@ class Executor:
         if job.kind == FETCH:
             self._begin(job)
         elif job.kind != CALL:
-            self.ledger.fire(job, now=self.clock.now())
+            self.timers.fire(job, now=self.clock.now())
         elif self.gates.enter(job, now=now):
             self._begin(job)
 

@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 
 from flowctl.engine import flow_statements as flow_sql
-from flowctl.engine import starts, turn
 from flowctl.engine import statements as sql
+from flowctl.engine import turn
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
-from flowctl.engine.ends import FAILED_RUN, SCHEDULED_RUN, end_events, invoker_answer, made
+from flowctl.engine.ends import FAILED_RUN, SCHEDULED_RUN, end_events, invoker_answer
 from flowctl.engine.expressions import holds
 from flowctl.engine.idleness import Idleness, idle_run
 from flowctl.engine.invocations import Invocation, invocation, step_invocation
@@ -27,12 +27,10 @@ from flowctl.engine.metrics import Tally
 from flowctl.engine.protocol import (
     INVOKED,
     RESERVED,
-    SCHEDULED,
     Event,
     Function,
     InvalidEventError,
     event_matches,
-    iso,
 )
 from flowctl.engine.run_metadata import InvalidMetadataError, RunMetadata
 from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
@@ -64,7 +62,7 @@ class Ledger:
         self.defers, self.metadata = Defers(self.store), RunMetadata(self.store)
         self.waits = Waits(self.store)
         self.starts = Starts(
-            self.store, self.waits, self.tally, lambda run, now: self._end(run, "Cancelled", {}, now)
+            self.store, self.waits, self.tally, lambda run, now: self.end(run, "Cancelled", {}, now)
         )
 
     def take_in(self, events: Sequence[Event]) -> None:
@@ -146,25 +144,6 @@ class Ledger:
         if steps:
             self.idleness.progressed(run_id)
 
-    def fire(self, job: Job, *, now: int) -> None:
-        """A timer's moment has come."""
-        with self.store.transaction():
-            self.store.db.execute(sql.DELETE_JOB, (job.id,))
-            match job.kind:
-                case starts.DEBOUNCE | starts.BATCH:
-                    self.starts.flush(self.functions.get(job.run_id), job, now=now)
-                case starts.START_TIMEOUT | starts.FINISH_TIMEOUT:
-                    run = self.store.run(job.run_id)
-                    if run is not None and run.ended_at is None:
-                        self._end(run, "Cancelled", {}, now)
-                case starts.ABANDONED:
-                    self._abandon(job, now)
-                case starts.CRON:
-                    self._tick(job, now)
-                case _:
-                    self._time_out(job, now)
-        self.wake()
-
     def begin(self, run: RunRow, function: Function, *, now: int) -> None:
         """A run's first request is about to be made."""
         if run.status == SCHEDULED_RUN:
@@ -184,31 +163,7 @@ class Ledger:
         self.starts.schedule(self.functions.values(), now=now)
         for slug in gone:
             for run in self.store.open_runs(slug):
-                self._end(run, "Cancelled", {}, now)
-
-    def _abandon(self, job: Job, now: int) -> None:
-        run = self.store.run(job.run_id)
-        if run is not None:
-            message = "The endpoint began a run and reported neither its end nor a step to wait for."
-            self._end(run, "Failed", {"name": "Error", "message": message}, now)
-
-    def _tick(self, job: Job, now: int) -> None:
-        function = self.functions.get(job.run_id)
-        if function is None:
-            return
-        self.starts.schedule_next(function, job.target, now=now)
-        moment = iso(now)
-        event = made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
-        self.store.put_event(event)
-        self.starts.begin(function, [event.to_json()], event.internal_id, now)
-
-    def _time_out(self, job: Job, now: int) -> None:
-        body: Any = None
-        if job.kind == TIMEOUT and job.target.startswith("invoke:"):
-            message = "Timed out waiting for invoked function to complete"
-            name = "InngestInvokeTimeoutError"
-            body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
-        self._step_ended(job.run_id, job.target.removeprefix("invoke:"), orjson.dumps(body), now)
+                self.end(run, "Cancelled", {}, now)
 
     def signal(self, name: str, data: Any, *, now: int) -> str | None:
         """End the oldest step that waits for a signal; answers its run's id, None when none waits."""
@@ -218,7 +173,7 @@ class Ledger:
                 return None
             run_id, step_id = waiting
             body = {"data": {"signal": name, "data": data}}
-            self._step_ended(run_id, step_id, orjson.dumps(body), now)
+            self.end_step(run_id, step_id, orjson.dumps(body), now)
         self.wake()
         return run_id
 
@@ -229,14 +184,14 @@ class Ledger:
         """
         for run in self.store.open_runs(slug):
             if after <= run.started_at <= before and holds(condition, {"event": run.event}):
-                self._end(run, "Cancelled", {}, now)
+                self.end(run, "Cancelled", {}, now)
 
     def cancel(self, run_id: str, *, now: int) -> bool:
         """End a run as cancelled; False when there is no such run. One that has ended stays as it is."""
         with self.store.transaction():
             run = self.store.run(run_id)
             if run is not None and run.ended_at is None:
-                self._end(run, "Cancelled", {}, now)
+                self.end(run, "Cancelled", {}, now)
         self.wake()
         return run is not None
 
@@ -251,9 +206,9 @@ class Ledger:
             return None
         data = event.to_json()
         for run in self.waits.runs_cancelled_by(event, data):
-            self._end(run, "Cancelled", {}, event.received_at)
+            self.end(run, "Cancelled", {}, event.received_at)
         for run_id, step_id in self.waits.steps_met_by(event, data):
-            self._step_ended(run_id, step_id, orjson.dumps(data), event.received_at)
+            self.end_step(run_id, step_id, orjson.dumps(data), event.received_at)
         refusal = self._start_invoked(event)
         for function in self.functions.values():
             for trigger in function.triggers:
@@ -274,7 +229,7 @@ class Ledger:
         """One effect, inside the caller's transaction."""
         match effect:
             case turn.Finish(failed=failed, output=output):
-                self._end(run, "Failed" if failed else "Completed", output, now)
+                self.end(run, "Failed" if failed else "Completed", output, now)
             case turn.Memoize():
                 self._memoize(run, effect, now)
             case turn.Plan(step_id=step_id):
@@ -307,7 +262,7 @@ class Ledger:
     def _call_again(self, run: RunRow, now: int) -> None:
         """Call the function though no step has ended: later and later when that goes on, and not for ever."""
         if self.idleness.is_enough(run.run_id):
-            self._end(run, FAILED_RUN, idle_run(), now)
+            self.end(run, FAILED_RUN, idle_run(), now)
         else:
             self.store.enqueue(run.run_id, DISCOVERY, CALL, now + self.idleness.wait_ms(run.run_id))
 
@@ -323,7 +278,7 @@ class Ledger:
         waiting = self.store.db.execute(sql.WAITS_FOR_SIGNAL, (effect.signal,)).fetchone()
         if waiting is not None and waiting != (run.run_id, effect.step_id):
             if not effect.replaces:
-                self._end(run, FAILED_RUN, signal_conflict(), now)
+                self.end(run, FAILED_RUN, signal_conflict(), now)
                 return
             self.store.db.execute(sql.FORGET_SIGNAL, waiting)
         if self._pend(run, effect, "signal", now, detail=effect.signal):
@@ -332,9 +287,9 @@ class Ledger:
     def _memoize(self, run: RunRow, effect: turn.Memoize, now: int) -> None:
         body = orjson.dumps(effect.body)
         if len(body) > MAX_STEP_BYTES:
-            self._end(run, "Failed", step_overflow(effect.name), now)
+            self.end(run, "Failed", step_overflow(effect.name), now)
         else:
-            self._step_ended(run.run_id, effect.step_id, body, now, of=effect, run=run)
+            self.end_step(run.run_id, effect.step_id, body, now, of=effect, run=run)
 
     def _pend(
         self,
@@ -387,7 +342,7 @@ class Ledger:
         function = self.functions.get(run.slug)
         return function.app_id if function else ""
 
-    def _step_ended(
+    def end_step(
         self,
         run_id: str,
         step_id: str,
@@ -399,7 +354,8 @@ class Ledger:
     ) -> None:
         """Remember a step's encoded end; call the function again unless its siblings are waited for.
 
-        What no answer has told (`of`) must have been pending: when it no longer is, another was first.
+        The caller is in a transaction. What no answer has told (`of`) must have been pending: when it no
+        longer is, another was first.
         """
         pending = self._no_longer_pending(run_id, step_id)
         if pending is None and of is None:
@@ -424,7 +380,8 @@ class Ledger:
             self.store.db.execute(sql.DELETE_STEP_TIMERS, (run_id, step_id, f"invoke:{step_id}"))
         return pending
 
-    def _end(self, run: RunRow, status: str, output: Any, now: int) -> None:
+    def end(self, run: RunRow, status: str, output: Any, now: int) -> None:
+        """End an open run, and tell who waits for that; the caller is in a transaction."""
         if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:
             return
         self.tally.runs_ended[status] += 1
@@ -447,4 +404,4 @@ class Ledger:
             if event["name"] != INVOKED:
                 continue
             for run_id, step_id in self.store.db.execute(sql.INVOKED_BY, (event["id"],)).fetchall():
-                self._step_ended(run_id, step_id, orjson.dumps(body), now)
+                self.end_step(run_id, step_id, orjson.dumps(body), now)

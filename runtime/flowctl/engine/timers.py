@@ -1,0 +1,68 @@
+"""What comes of a timer whose moment has come: of a run, of one of its steps, or of a function.
+
+Called by `executor`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from flowctl.engine import starts
+from flowctl.engine import statements as sql
+from flowctl.engine.ends import CANCELLED_RUN, FAILED_RUN, made
+from flowctl.engine.ledger import TIMEOUT, Ledger
+from flowctl.engine.protocol import SCHEDULED, iso
+from flowctl.engine.store import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Those of a ledger."""
+
+    ledger: Ledger
+
+    def fire(self, job: Job, *, now: int) -> None:
+        """Do what a timer is for; one transaction."""
+        ledger = self.ledger
+        with ledger.store.transaction():
+            ledger.store.db.execute(sql.DELETE_JOB, (job.id,))
+            match job.kind:
+                case starts.DEBOUNCE | starts.BATCH:
+                    ledger.starts.flush(ledger.functions.get(job.run_id), job, now=now)
+                case starts.START_TIMEOUT | starts.FINISH_TIMEOUT:
+                    self._end(job, CANCELLED_RUN, {}, now)
+                case starts.ABANDONED:
+                    message = "The endpoint began a run and reported neither its end nor a step to wait for."
+                    self._end(job, FAILED_RUN, {"name": "Error", "message": message}, now)
+                case starts.CRON:
+                    self._tick(job, now)
+                case _:
+                    self._end_step(job, now)
+        ledger.wake()
+
+    def _end(self, job: Job, status: str, output: Any, now: int) -> None:
+        run = self.ledger.store.run(job.run_id)
+        if run is not None:
+            self.ledger.end(run, status, output, now)
+
+    def _tick(self, job: Job, now: int) -> None:
+        function = self.ledger.functions.get(job.run_id)
+        if function is None:
+            return
+        self.ledger.starts.schedule_next(function, job.target, now=now)
+        moment = iso(now)
+        event = made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
+        self.ledger.store.put_event(event)
+        self.ledger.starts.begin(function, [event.to_json()], event.internal_id, now)
+
+    def _end_step(self, job: Job, now: int) -> None:
+        """A sleep is over, or a wait has come to nothing."""
+        body: Any = None
+        if job.kind == TIMEOUT and job.target.startswith("invoke:"):
+            message = "Timed out waiting for invoked function to complete"
+            name = "InngestInvokeTimeoutError"
+            body = {"error": {"error": f"{name}: {message}", "message": message, "name": name}}
+        self.ledger.end_step(job.run_id, job.target.removeprefix("invoke:"), orjson.dumps(body), now)
