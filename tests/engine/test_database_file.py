@@ -154,3 +154,45 @@ async def test_an_engine_whose_database_fails_for_a_while_goes_on_afterwards(wor
     await until(has_failed, "a failure")
     world.engine._store.db.execute("PRAGMA query_only = 0")
     assert (await world.ended(event_id))["output"] == "woke"
+
+
+def forbid(world: Any, change: str) -> None:
+    """Have the engine's database refuse a change, as an error in the engine itself would."""
+    world.engine._store.db.execute(
+        f"CREATE TEMP TRIGGER forbidden BEFORE {change} BEGIN SELECT RAISE(ABORT, 'forbidden'); END"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT ON main.steps WHEN new.name = 'step'",
+        "INSERT ON main.steps WHEN new.name = 'nap'",
+        "INSERT ON main.events WHEN new.name = 'inngest/function.finished'",
+    ],
+    ids=["in a turn", "at a timer", "when others are told of the end"],
+)
+async def test_a_run_that_the_engine_cannot_go_on_with_fails_by_a_named_error_and_others_go_on(
+    world, caplog, change
+):
+    @world.function("hard")
+    async def hard(ctx: inngest.Context) -> None:
+        await ctx.step.sleep("nap", 20)
+        await ctx.step.run("step", work)
+
+    @world.function("easy")
+    async def easy(ctx: inngest.Context) -> str:
+        return await ctx.step.run("other", work)
+
+    async def work() -> str:
+        return "done"
+
+    await world.start()
+    forbid(world, change)
+    run = await world.ended(await world.send("t/hard"))
+    assert run["status"] == "Failed"
+    assert f"in run {run['run_id']}" in run["output"]["message"]
+    assert "IntegrityError: forbidden" in run["output"]["message"]
+    assert caplog.text.count("Traceback") == 1
+    world.engine._store.db.execute("DROP TRIGGER forbidden")
+    assert await world.result("t/easy") == "done"

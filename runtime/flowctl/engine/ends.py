@@ -43,6 +43,13 @@ def invoker_answer(status: str, output: Any) -> dict[str, Any]:
     return {"error": _shown_error(output)} if status == FAILED_RUN else {"data": output}
 
 
+def engine_failure(run_id: str, error: BaseException) -> dict[str, Any]:
+    """The output of a run that the engine itself could not go on with."""
+    cause = f"{type(error).__name__}: {error}"
+    message = f"The engine failed in run {run_id}, by no fault of the app's: {cause}. Its log tells where."
+    return {"name": "Error", "message": message}
+
+
 def correlation_id(event: Mapping[str, Any]) -> str | None:
     """Which step an event invokes for; None for other events."""
     reserved = event["data"].get(RESERVED)

@@ -27,7 +27,7 @@ from flowctl.engine.outgoing import Outgoing, State, to_endpoint, to_function
 from flowctl.engine.protocol import Function, parsed_json
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL, FETCH
-from flowctl.engine.store import Job, RunRow
+from flowctl.engine.store import Job, RunRow, may_pass
 from flowctl.engine.timers import Timers
 from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import (
@@ -161,9 +161,8 @@ class Executor:
         for job in self.ledger.store.take_due(now, room):
             try:
                 self._let_in(job, now)
-            except sqlite3.Error as err:
-                self._database_failed(err)
-                self._put_back(job)
+            except Exception as err:  # noqa: BLE001 - the boundary of a job
+                self._failed(job, err)
 
     def _let_in(self, job: Job, now: int) -> None:
         if job.kind == FETCH:
@@ -183,13 +182,29 @@ class Executor:
         self._calls.discard(task)
         self.gates.leave(job)
         self.woken.set()
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if isinstance(error, sqlite3.Error):
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(job, error)
+
+    def _failed(self, job: Job, error: BaseException) -> None:
+        """A job failed inside the engine: it is done again if the cause may pass, else its run fails."""
+        if isinstance(error, sqlite3.Error) and may_pass(error):
             self._database_failed(error)
         else:
-            log.error("A call failed inside the engine.", exc_info=error)
-        self._put_back(job)
+            log.error("The engine failed at a job of %s.", job.run_id, exc_info=error)
+        if may_pass(error) or not self._gave_up(job, error):
+            self._put_back(job)
+
+    def _gave_up(self, job: Job, error: BaseException) -> bool:
+        """Fail a job's run; False when it has none that goes on, or that fails as well."""
+        try:
+            run = self.ledger.store.run(job.run_id)
+            if run is None or run.ended_at is not None:
+                return False
+            self.ledger.give_up(run, error, now=self.clock.now())
+        except Exception as err:  # noqa: BLE001 - the job is done again, and comes here again
+            log.error("The run %s could not be ended: %s", job.run_id, err)  # noqa: TRY400 - told whole before
+            return False
+        return True
 
     def _database_failed(self, error: sqlite3.Error) -> None:
         self.ledger.tally.database_errors += 1

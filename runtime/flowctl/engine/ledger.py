@@ -17,7 +17,7 @@ from flowctl.engine import statements as sql
 from flowctl.engine import turn
 from flowctl.engine.backlog import Backlog
 from flowctl.engine.defers import Defers
-from flowctl.engine.ends import FAILED_RUN, SCHEDULED_RUN, end_events, invoker_answer
+from flowctl.engine.ends import FAILED_RUN, SCHEDULED_RUN, end_events, engine_failure, invoker_answer
 from flowctl.engine.expressions import holds
 from flowctl.engine.idleness import Idleness, idle_run
 from flowctl.engine.invocations import Invocation, invocation, step_invocation
@@ -34,7 +34,7 @@ from flowctl.engine.protocol import (
 )
 from flowctl.engine.run_metadata import InvalidMetadataError, RunMetadata
 from flowctl.engine.starts import CALL, DISCOVERY, FETCH, Starts
-from flowctl.engine.store import Job, RunRow, Store
+from flowctl.engine.store import Job, RunRow, Store, may_pass
 from flowctl.engine.waits import Waits
 
 DEDUPE_MS = 24 * 3_600_000
@@ -109,6 +109,19 @@ class Ledger:
         """End a job whose run has ended."""
         with self.store.transaction():
             self.store.db.execute(sql.DELETE_JOB, (job.id,))
+
+    def give_up(self, run: RunRow, error: BaseException, *, now: int) -> None:
+        """Fail a run that the engine itself cannot go on with; nobody is told of it if that fails too."""
+        output = engine_failure(run.run_id, error)
+        try:
+            with self.store.transaction():
+                self.end(run, FAILED_RUN, output, now)
+        except Exception as err:
+            if may_pass(err):
+                raise
+            with self.store.transaction():
+                self._close(run, FAILED_RUN, output, now)
+        self.wake()
 
     def put_back(self, job: Job, *, due: int) -> None:
         """Try a job again later, as if it had not been taken."""
@@ -382,8 +395,18 @@ class Ledger:
 
     def end(self, run: RunRow, status: str, output: Any, now: int) -> None:
         """End an open run, and tell who waits for that; the caller is in a transaction."""
-        if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:
+        if not self._close(run, status, output, now):
             return
+        self._answer_invokers(run, status, output, now)
+        for event in end_events(run, status, output, now):
+            self.intake(event)
+        for event in self.defers.take(run, self._app_id(run), now=now):
+            self.intake(event)
+
+    def _close(self, run: RunRow, status: str, output: Any, now: int) -> bool:
+        """End an open run and all that is kept for it to go on; False for one that has ended."""
+        if self.store.db.execute(sql.END_RUN, (status, now, orjson.dumps(output), run.run_id)).rowcount == 0:
+            return False
         self.tally.runs_ended[status] += 1
         self.idleness.progressed(run.run_id)
         self.store.db.execute(sql.DELETE_RUN_JOBS, (run.run_id,))
@@ -391,11 +414,7 @@ class Ledger:
         self.store.db.execute(sql.DELETE_CANCELS, (run.run_id,))
         if run.gates_json is not None:
             self.store.db.execute(flow_sql.LEAVE_PLACES, (run.run_id,))
-        self._answer_invokers(run, status, output, now)
-        for event in end_events(run, status, output, now):
-            self.intake(event)
-        for event in self.defers.take(run, self._app_id(run), now=now):
-            self.intake(event)
+        return True
 
     def _answer_invokers(self, run: RunRow, status: str, output: Any, now: int) -> None:
         """End the steps that invoked this run; a batch may have several."""

@@ -136,6 +136,12 @@ def explained(reason: Exception, free: int) -> str:
     return f"{reason}. Give a file of the engine's own, in a folder that it may write to."
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether an error is the machine's, such as a full disk or a locked file: later the same may succeed."""
+    of_a_statement = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
+    return isinstance(error, sqlite3.Error | OSError | MemoryError) and not isinstance(error, of_a_statement)
+
+
 class Store:
     """The tables. Methods that write belong inside `transaction()`."""
 
