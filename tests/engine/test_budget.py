@@ -1,9 +1,12 @@
-"""Bytes that are sent to apps: bounded together, in turn, whatever their number."""
+"""Bytes in memory, of requests and answers: bounded together, in turn, whatever their number."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import httpx
 import pytest
 from engine_world import until
 from hypothesis import given
@@ -11,7 +14,9 @@ from hypothesis import strategies as st
 from plain_app import Asked, ended, plain_app
 from starlette.responses import Response
 
+from flowctl.engine import Engine, EngineConfig, answers, api
 from flowctl.engine.budget import SMALL, ByteBudget
+from flowctl.engine.transport import Transport
 
 LARGE = 2 * SMALL
 sizes = st.lists(st.integers(0, 5 * SMALL), min_size=1, max_size=20)
@@ -92,3 +97,66 @@ async def test_calls_with_large_events_wait_for_each_other_and_small_ones_do_not
 
 async def _is(truth: bool) -> bool:
     return truth
+
+
+async def test_large_answers_wait_in_their_sockets_for_each_other_and_come_whole():
+    gate, size, transport = asyncio.Event(), 8 * SMALL, Transport(answers_bytes=20 * SMALL)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size // 2))
+            await gate.wait()
+            writer.write(bytes(size // 2))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, asyncio.timeout(10):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for _ in range(2):  # the second time over connections whose reading had been paused
+            gate.clear()
+            calls = [asyncio.create_task(transport.request("POST", url, headers={})) for _ in range(5)]
+            await until(lambda: _is(transport.answers.held == 2 * size and transport.answers.is_waited_for))
+            gate.set()
+            assert {len((await call).body) for call in calls} == {size}
+        assert transport.answers.held == 0
+        await transport.close()
+
+
+@asynccontextmanager
+async def half_sent(engine: Engine, size: int) -> AsyncIterator[asyncio.StreamReader]:
+    """A request of which one half has been sent, and what is answered to it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(engine.url.rsplit(":", 1)[1]))
+    try:
+        head = b"POST /e/k HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % size
+        writer.write(head + b" " * (size // 2))
+        yield reader
+    finally:
+        writer.close()
+
+
+async def test_large_bodies_that_find_no_room_are_refused_and_small_ones_go_on(monkeypatch):
+    monkeypatch.setattr(api, "BODIES_BYTES", 2 * LARGE)
+    monkeypatch.setattr(answers, "ROOM_SECONDS", 0.05)
+    large = {"name": "t/one", "data": {"text": "x" * LARGE}}
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=engine.url))
+        async with half_sent(engine, 2 * LARGE):
+            await until(lambda: _refused(http, large), "a refusal")
+            assert (await http.post("/e/k", json={"name": "t/one"})).status_code == 200
+        await until(lambda: _accepted(http, large), "room")
+
+
+async def test_a_body_that_takes_too_long_gives_its_room_back(monkeypatch):
+    monkeypatch.setattr(answers, "READ_SECONDS", 0.05)
+    async with Engine(EngineConfig(port=0)) as engine, half_sent(engine, LARGE) as reader:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+
+
+async def _refused(http: httpx.AsyncClient, event: dict[str, object]) -> bool:
+    answer = await http.post("/e/k", json=event)
+    return (answer.status_code, answer.headers.get("retry-after")) == (503, "2")
+
+
+async def _accepted(http: httpx.AsyncClient, event: dict[str, object]) -> bool:
+    return (await http.post("/e/k", json=event)).status_code == 200

@@ -21,17 +21,20 @@ from starlette.types import ASGIApp
 
 from flowctl.engine.access import LOCAL_ORIGIN, Authorized, LocalOnly, ServerKind
 from flowctl.engine.answers import (
+    BODIES_BYTES,
     BodyTooLargeError,
     NotFoundError,
     RequestError,
     json_answer,
+    overloaded,
     read_body,
     read_json,
     read_object,
     refused,
 )
 from flowctl.engine.apps import Apps
-from flowctl.engine.backlog import RETRY_AFTER_SECONDS, QueueFullError
+from flowctl.engine.backlog import OverloadedError
+from flowctl.engine.budget import ByteBudget
 from flowctl.engine.checkpoint_api import CheckpointApi
 from flowctl.engine.checkpoints import Checkpoints
 from flowctl.engine.endpoints import Endpoints
@@ -190,9 +193,7 @@ class Api:
         """The database has failed: what is answered names no key that stands in the path."""
         self.ledger.tally.database_errors += 1
         log.error("The database failed at %s: %s", request.scope["endpoint"].__name__, err)
-        answer = refused(f"The engine's database failed, and nothing of the request was kept: {err}", 503)
-        answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
-        return answer
+        return overloaded(f"The engine's database failed, and nothing of the request was kept: {err}")
 
     def _run(self, request: Request) -> RunRow:
         run = self.ledger.store.run(request.path_params["id"])
@@ -217,11 +218,12 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
     )
     handlers = {
         RequestError: _mistake,
-        QueueFullError: _full,
+        OverloadedError: _full,
         sqlite3.Error: api.failed,
         ClientDisconnect: _gone,
     }
     app = Starlette(routes=api.routes(), exception_handlers=handlers, middleware=[cors])
+    app.state.bodies = ByteBudget(BODIES_BYTES)
     authorized = Authorized(app, api.keys)
     return ServerKind(LocalOnly(authorized) if local_only else authorized, api.keys.kind)
 
@@ -237,6 +239,4 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 
 async def _full(_: Request, err: Exception) -> Response:
-    answer = refused(str(err), 503)
-    answer.headers["retry-after"] = str(RETRY_AFTER_SECONDS)
-    return answer
+    return overloaded(str(err))

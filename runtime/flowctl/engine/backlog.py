@@ -13,8 +13,8 @@ LOOK_AGAIN_SECONDS = 0.5
 RETRY_AFTER_SECONDS = 2
 
 
-class QueueFullError(Exception):
-    """More jobs wait than the engine is allowed to hold; nothing of what was sent was taken."""
+class OverloadedError(Exception):
+    """More is queued, or sent at once, than the engine may hold; nothing of what was sent was taken."""
 
 
 @dataclass(slots=True)
@@ -27,11 +27,11 @@ class Backlog:
     _counted_at: float = -math.inf
 
     def check(self) -> None:
-        """Raise QueueFullError when no more may be taken in."""
+        """Raise OverloadedError when no more may be taken in."""
         now = time.monotonic()
         if now - self._counted_at >= LOOK_AGAIN_SECONDS:
             self._count, self._counted_at = self.store.db.execute(sql.COUNT_JOBS).fetchone()[0], now
         if self._count >= self.bound:
-            raise QueueFullError(
+            raise OverloadedError(
                 f"{self._count} jobs are queued, the bound is {self.bound}: try again later."
             )

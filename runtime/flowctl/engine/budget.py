@@ -1,6 +1,7 @@
 """A bound on bytes in memory: who needs many waits until others have given theirs back, in turn.
 
-Called by `executor` for what it sends to apps.
+Called by `executor` for what it sends to apps, by `transport` for what they answer, and by `answers` for
+what is sent to the engine.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ class Lease:
         """Hold so many bytes instead, once they are free; those held are given back meanwhile."""
         self.resize(0)
         await self.budget.queue(self, size)
+
+    async def hold(self, size: int) -> None:
+        """Hold so many bytes instead, at once if that can be had."""
+        if not self.resize(size):
+            await self.wait(size)
 
     def take(self, more: int) -> None:
         """Hold so many bytes more."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from flowctl.engine.answers import read_body
 from flowctl.engine.checkpoints import CheckpointError, Checkpoints
 from flowctl.engine.endpoints import Endpoints
 from flowctl.engine.limits import MAX_STATE_BYTES
@@ -116,12 +117,8 @@ def _json(body: Any, status: int) -> Response:
 
 
 async def _sent(request: Request) -> Mapping[str, Any]:
-    """The JSON object of a request; raises CheckpointError."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_STATE_BYTES:
-            raise CheckpointError("invalid request body: it is too large")
+    """The JSON object of a request; raises CheckpointError, and as `read_body` does."""
+    body = await read_body(request, limit=MAX_STATE_BYTES)
     try:
         sent = parsed_json(body)
     except ValueError as err:

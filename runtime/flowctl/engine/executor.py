@@ -362,8 +362,8 @@ def _reply(answer: Answer) -> Reply:
     return Reply(body["status"], headers, _parsed(inner) if isinstance(inner, str) else inner)
 
 
-def _parsed(body: bytes | str) -> Any:
+def _parsed(body: bytes | bytearray | str) -> Any:
     try:
         return parsed_json(body.strip() or b"null")
     except orjson.JSONDecodeError:
-        return body.decode(errors="replace") if isinstance(body, bytes) else body
+        return body if isinstance(body, str) else body.decode(errors="replace")

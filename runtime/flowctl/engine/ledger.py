@@ -66,7 +66,7 @@ class Ledger:
         )
 
     def take_in(self, events: Sequence[Event]) -> None:
-        """Keep events and do what they cause; raises QueueFullError."""
+        """Keep events and do what they cause; raises OverloadedError."""
         self._check_backlog()
         with self.store.transaction():
             for event in events:
@@ -76,7 +76,7 @@ class Ledger:
     def invoke(self, slug: str, payload: Mapping[str, Any], *, now: int) -> Invocation:
         """Run a function by its id.
 
-        Raises InvalidEventError for a payload that is none, and QueueFullError.
+        Raises InvalidEventError for a payload that is none, and OverloadedError.
         """
         self._check_backlog()
         event = invocation(slug, payload, now=now)

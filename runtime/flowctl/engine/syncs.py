@@ -82,7 +82,7 @@ class Syncs:
             sent = parsed_json(answer.body)
         except ValueError as err:
             raise SyncError("its reply is no JSON") from err
-        if not self.keys.has_signed(answer.headers.get(HEADER, ""), answer.body, now=now_ms()):
+        if not self.keys.has_signed(answer.headers.get(HEADER, ""), bytes(answer.body), now=now_ms()):
             raise SyncError("its reply is not signed with the engine's signing key")
         if not isinstance(sent, dict):
             raise SyncError("its reply is no JSON object")

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urljoin, urls
 
 import httptools
 
+from flowctl.engine.budget import SMALL, ByteBudget
 from flowctl.engine.outgoing import Outgoing
 
 CONNECT_SECONDS = 5.0
@@ -26,7 +27,12 @@ REPLY_SECONDS = 2 * 3600.0
 IDLE_SECONDS = 2.0
 """How long a connection is kept unused: less than the five seconds after which many servers close theirs."""
 MAX_ANSWER_BYTES = 8 * 2**20
+"""Of one answer, head included."""
 TOO_LARGE = "Your function's response body exceeds the maximum size limit"
+ANSWERS_BYTES = 64 * 2**20
+"""Of the larger answers that are read at once, together: what others send waits in their sockets."""
+LARGE_ANSWER_SECONDS = 600.0
+"""How long a larger answer may take once there is room for it: a slow app may not keep that from others."""
 JOINED_BYTES = 64 * 2**10
 """Up to this a request is written in one piece, which is quicker; a larger one without copying it."""
 REDIRECTS = 60
@@ -65,7 +71,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
 
 
 class Carrier(Protocol):
@@ -89,8 +95,9 @@ class _Place(NamedTuple):
 class Transport:
     """Kept connections by place; an answer has to be there within `reply_seconds`."""
 
-    def __init__(self, reply_seconds: float = REPLY_SECONDS) -> None:
+    def __init__(self, reply_seconds: float = REPLY_SECONDS, answers_bytes: int = ANSWERS_BYTES) -> None:
         self._reply_seconds = reply_seconds
+        self.answers = ByteBudget(answers_bytes)
         self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
 
     async def send(self, request: Outgoing) -> Answer:
@@ -123,7 +130,7 @@ class Transport:
         parts, place = _parts(request.url)
         length = sum(map(len, request.body))
         head = _head(request.method, parts, request.headers, length)
-        connection = self._kept(place) or await _connect(place, request.url)
+        connection = self._kept(place) or await _connect(place, request.url, self.answers)
         answer = await connection.exchange(head, request.body, length, within=self._reply_seconds)
         if connection.is_open:
             connection.idle_since = connection.loop.time()
@@ -143,8 +150,9 @@ class Transport:
 class _Connection(asyncio.Protocol):
     """One connection, one exchange at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: ByteBudget) -> None:
         self.loop = asyncio.get_running_loop()
+        self._answers = answers
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
@@ -166,42 +174,83 @@ class _Connection(asyncio.Protocol):
             raise StaleError("the connection is closed")
         self._exchanges += 1
         self._headers: dict[str, str] = {}
-        self._body = bytearray()
+        self._body, self._received = bytearray(), 0
         self._has_begun = self._keeps = False
+        self._granted: asyncio.Future[None] | None = None
         self._old_head: bytearray | None = None
         self._has_body = not head.startswith(b"HEAD ")
         self._parser = httptools.HttpResponseParser(self)
         waiting = self._waiting = self.loop.create_future()
-        deadline = self.loop.call_later(within, self._fail, BrokenError(f"no answer within {within:g} s"))
-        try:
-            if length > JOINED_BYTES:
-                self._transport.writelines((head, *body))
-            else:
-                self._transport.write(b"".join((head, *body)))
-            return await waiting
-        except asyncio.CancelledError:
-            self._transport.abort()
-            raise
-        finally:
-            deadline.cancel()
-            self._waiting = None
-            if not self._keeps:
-                self.close()
+        self._end_within(within)
+        with self._answers.lease() as self._lease:
+            try:
+                if length > JOINED_BYTES:
+                    self._transport.writelines((head, *body))
+                else:
+                    self._transport.write(b"".join((head, *body)))
+                return await waiting
+            except asyncio.CancelledError:
+                self._transport.abort()
+                raise
+            finally:
+                self._forget()
+
+    def _forget(self) -> None:
+        """End an exchange: nothing of it is kept but the connection."""
+        self._deadline.cancel()
+        self._waiting = None
+        self._body = bytearray()
+        if not self._keeps:
+            self.close()
+        if self._granted is not None:
+            self._granted.cancel()
+            self._granted = None
+            self._resume()
+
+    def _end_within(self, seconds: float) -> None:
+        error = BrokenError(f"no answer within {seconds:g} s")
+        self._deadline = self.loop.call_later(seconds, self._fail, error)
+
+    def _make_room(self) -> None:
+        """Have the rest of a large answer wait in its socket until there is room for the whole."""
+        if self._granted is not None or self._transport is None:
+            return
+        size = min(int(self._headers.get("content-length", MAX_ANSWER_BYTES)), MAX_ANSWER_BYTES)
+        self._granted = self._answers.queue(self._lease, size)
+        if not self._granted.done():
+            self._transport.pause_reading()
+        self._granted.add_done_callback(self._go_on)
+
+    def _go_on(self, granted: asyncio.Future[None]) -> None:
+        if granted is self._granted:
+            self._resume()
+            self._deadline.cancel()
+            self._end_within(LARGE_ANSWER_SECONDS)
+
+    def _resume(self) -> None:
+        if self._transport is not None and self.is_open:
+            self._transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
 
     def data_received(self, data: bytes) -> None:
-        if self._waiting is None:  # an answer that nobody asked for
+        if self._waiting is None or self._waiting.done():  # an answer that nobody asked for
             self.close()
             return
         if not self._has_begun and data.startswith(b"HTTP/1.0"):
             self._old_head = bytearray()
         self._has_begun = True
+        self._received += len(data)
+        if self._received > MAX_ANSWER_BYTES:
+            self._fail(TooLargeError(TOO_LARGE))
+            return
         try:
             self._parser.feed_data(data if self._old_head is None else self._unchunked(data))
         except httptools.HttpParserError as err:
             self._fail(BrokenError(f"what came is no HTTP answer: {err}"))
+        if self._received >= SMALL and not self._waiting.done():
+            self._make_room()
 
     def _unchunked(self, data: bytes) -> bytes:
         """HTTP/1.0 has no chunks: what a proxy says of those it took apart is left out of the head."""
@@ -235,8 +284,6 @@ class _Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         """Of the parser."""
         self._body += chunk
-        if len(self._body) > MAX_ANSWER_BYTES:
-            self._fail(TooLargeError(TOO_LARGE))
 
     def on_message_complete(self) -> None:
         """Of the parser, which knows only now whether the connection is kept."""
@@ -248,7 +295,8 @@ class _Connection(asyncio.Protocol):
 
     def _complete(self) -> None:
         if self._waiting is not None and not self._waiting.done():
-            answer = Answer(self._parser.get_status_code(), self._headers, bytes(self._body))
+            answer = Answer(self._parser.get_status_code(), self._headers, self._body)
+            self._body = bytearray()
             self._waiting.set_result(answer)
 
     def _fail(self, error: OSError) -> None:
@@ -256,12 +304,14 @@ class _Connection(asyncio.Protocol):
             self._waiting.set_exception(error)
 
 
-async def _connect(place: _Place, url: str) -> _Connection:
+async def _connect(place: _Place, url: str, answers: ByteBudget) -> _Connection:
     loop = asyncio.get_running_loop()
     tls = _trusted() if place.is_tls else None
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, connection = await loop.create_connection(_Connection, place.host, place.port, ssl=tls)
+            _, connection = await loop.create_connection(
+                lambda: _Connection(answers), place.host, place.port, ssl=tls
+            )
     except OSError as err:  # a TimeoutError is one
         raise NotReachedError(f"{url}: {err or 'no connection in time'}") from err
     return connection
@@ -286,7 +336,7 @@ def _plain(answer: Answer) -> Answer:
     return replace(answer, headers=headers, body=_unpacked(answer.body))
 
 
-def _unpacked(body: bytes) -> bytes:
+def _unpacked(body: bytes | bytearray) -> bytes:
     unpacking = zlib.decompressobj(wbits=31)
     try:
         unpacked = unpacking.decompress(body, MAX_ANSWER_BYTES)
