@@ -10,6 +10,7 @@ import pytest
 from engine_world import World
 from simulated_starts import Simulation
 
+from flowctl.engine.prices import with_cost
 from flowctl.engine.run_metadata import combined
 from flowctl.engine.turn import Call, Memoize, Note, Reply, effects_of
 
@@ -27,6 +28,27 @@ def test_values_are_combined_with_what_is_there(
     operation: str, values: dict[str, Any], result: dict[str, Any]
 ) -> None:
     assert combined({"a": 1, "b": "x"}, operation, values) == result
+
+
+@pytest.mark.parametrize(
+    ("values", "cost"),
+    [
+        ({"request_model": "gpt-5-mini", "input_tokens": 1_000_000, "output_tokens": 2_000_000}, 4.25),
+        ({"response_model": "GPT-5-mini-2025-08-07", "input_tokens": 4_000}, 0.001),
+        ({"request_model": "gpt-5-mini", "response_model": "gpt-5-nano", "input_tokens": 100}, 0.000005),
+        ({"request_model": "gpt-5-mini", "input_tokens": 4_000, "estimated_cost": 7}, 7),
+        ({"request_model": "gpt-5-mini", "input_tokens": "many"}, 0),
+    ],
+)
+def test_a_models_usage_is_noted_with_what_it_cost_by_the_list_price_unless_it_says_so_itself(
+    values: dict[str, Any], cost: float
+) -> None:
+    assert with_cost(values)["estimated_cost"] == cost
+
+
+@pytest.mark.parametrize("model", ["", "gpt-5-mini-of-ours", "gpt"])
+def test_usage_of_a_model_that_no_list_price_is_known_of_is_noted_without_a_cost(model: str) -> None:
+    assert "estimated_cost" not in with_cost({"request_model": model, "input_tokens": 1, "output_tokens": 1})
 
 
 def test_an_opcode_brings_notes_of_its_step_and_of_its_run() -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import orjson
 
 from flowctl.engine import statements as sql
+from flowctl.engine.prices import with_cost
 from flowctl.engine.protocol import iso
 from flowctl.engine.store import Store
 from flowctl.engine.turn import Note
 
+AI = "inngest.ai"
 MAX_KIND, MAX_VALUES_BYTES = 128, 64 * 2**10
 INNGEST_KINDS = frozenset(
     f"inngest.{kind}"
@@ -41,7 +43,7 @@ class RunMetadata:
         for note in notes:
             key = (run_id, note.step_id, note.kind)
             row = self.store.db.execute(sql.READ_METADATA, key).fetchone()
-            values = combined(orjson.loads(row[0]) if row else {}, note.operation, note.values)
+            values = combined(orjson.loads(row[0]) if row else {}, note.operation, _complete(note))
             body = orjson.dumps(values)
             if len(body) > MAX_VALUES_BYTES:
                 raise InvalidMetadataError(f"metadata of kind {note.kind!r} exceeds {MAX_VALUES_BYTES} bytes")
@@ -68,6 +70,11 @@ def combined(known: Mapping[str, Any], operation: str, values: Mapping[str, Any]
             return {**known, **{key: _sum(known.get(key), value) for key, value in values.items()}}
         case _:
             return {**known, **values}
+
+
+def _complete(note: Note) -> Mapping[str, Any]:
+    """A note's values, of a model's usage with what it cost."""
+    return with_cost(note.values) if note.kind == AI and note.operation != "delete" else note.values
 
 
 def notes_of(raw: Any, step_id: str) -> list[Note]:
