@@ -15,7 +15,7 @@ import inngest
 import pytest
 from engine_world import until
 
-from flowctl.engine import executor
+from flowctl.engine import executor, store
 from flowctl.engine.__main__ import UNUSABLE_DATABASE, main
 from flowctl.engine.store import Store, explained
 
@@ -55,6 +55,17 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason_and_stays_as_it_was
     assert f"Cannot use the database '{path}': " in told
     assert reason in told
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_file_that_a_mere_reader_has_open_is_not_called_another_engines(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(store, "OPEN_SECONDS", 0.1)
+    path = tmp_path / "engine.db"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT * FROM jobs").fetchall()
+        assert main(["--port", "0", "--db", str(path)]) == UNUSABLE_DATABASE
+    assert "a program that reads it, such as a SQLite shell, uses it" in capsys.readouterr().err
+    Store(path).close()
 
 
 def test_a_folder_that_cannot_be_made_is_named(capsys):

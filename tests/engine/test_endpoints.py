@@ -161,3 +161,13 @@ async def test_what_is_unknown_or_malformed_is_refused_with_the_reason(shop):
     answer = await shop.http.post(url, json={"run_id": "7"})
     assert (answer.status_code, answer.json()["error"]) == (400, "Invalid request body: '7' is no run id")
     assert (await shop.http.post(url, content=b"{")).status_code == 400
+
+
+async def test_an_endpoint_that_could_not_be_kept_is_known_once_it_can_be(shop):
+    db = shop.engine._store.db
+    db.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.apps BEGIN SELECT RAISE(ABORT, 'full'); END")
+    assert (await shop.begin(RAN)).status_code == 503
+    db.execute("DROP TRIGGER full")
+    assert db.execute("SELECT name FROM apps").fetchall() == []
+    assert (await shop.begin(RAN)).status_code == 200
+    assert db.execute("SELECT name FROM apps").fetchall() == [(shop.domain,)]

@@ -53,15 +53,14 @@ class Apps:
         return {"ok": True, "modified": modified, "sync_id": stable_id("sync", name), "app_id": app_id}
 
     def put_endpoint(self, domain: str, function: Mapping[str, Any]) -> None:
-        """Add an app's endpoint, or what changed of it, to its functions; the caller is in a transaction."""
+        """Add an app's endpoint, or what changed of it, to its functions."""
         earlier = self.by_name.get(domain) or {}
         others = [f for f in earlier.get("functions") or () if f["id"] != function["id"]]
         if function in (earlier.get("functions") or ()):
             return
-        raw = {"appName": domain, "url": domain, "functions": [*others, function]}
-        self.by_name[domain], now = raw, self.clock.now()
-        self.ledger.store.db.execute(sql.PUT_APP, (domain, domain, orjson.dumps(raw), now))
-        self._set_functions(now=now)
+        raw, now = {"appName": domain, "url": domain, "functions": [*others, function]}, self.clock.now()
+        row = (domain, domain, orjson.dumps(raw), now)
+        self._change({**self.by_name, domain: raw}, sql.PUT_APP, row, now=now)
 
     def remove(self, name: str, *, now: int) -> bool:
         """Forget an app; False when there is none of that name."""

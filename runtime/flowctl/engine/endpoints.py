@@ -58,9 +58,7 @@ class Endpoints:
     def begin(self, sent: Mapping[str, Any], *, now: int) -> RunRow:
         """A run that an endpoint has begun, with the steps so far; raises CheckpointError."""
         run_id, event = _begun(sent, now)
-        store = self.ledger.store
-        with store.transaction():
-            function = self._function(event, sent.get("retries"))
+        store, function = self.ledger.store, self._function(event, sent.get("retries"))
         with store.transaction():
             if store.run(run_id) is not None:
                 raise RunExistsError("Run already exists")

@@ -114,8 +114,9 @@ class StateSize:
 class DatabaseError(Exception):
     """An engine's database file cannot be used."""
 
-    def __init__(self, path: Path, reason: Exception) -> None:
-        super().__init__(f"Cannot use the database {str(path)!r}: {explained(reason, _free_bytes(path))}")
+    def __init__(self, path: Path, reason: Exception, *, was_read: bool = False) -> None:
+        why = explained(reason, _free_bytes(path), was_read=was_read)
+        super().__init__(f"Cannot use the database {str(path)!r}: {why}")
 
 
 def _free_bytes(path: Path) -> int:
@@ -125,14 +126,18 @@ def _free_bytes(path: Path) -> int:
         return LITTLE_BYTES
 
 
-def explained(reason: Exception, free: int) -> str:
-    """Why a file cannot be used, on a disk with so many free bytes, and the way out."""
+def explained(reason: Exception, free: int, *, was_read: bool = False) -> str:
+    """Why a file cannot be used, on a disk with so many free bytes, and the way out.
+
+    One that is locked and `was_read` is no other engine's: that lets nobody read it.
+    """
     if free < LITTLE_BYTES and isinstance(reason, sqlite3.OperationalError):
         return f"{reason}. Its disk is full: make room, or give a file on another one."
     if not isinstance(reason, sqlite3.DatabaseError | OSError):
         return str(reason)
     if "locked" in str(reason):
-        return "another engine uses it; stop that, or give another file."
+        user = "a program that reads it, such as a SQLite shell," if was_read else "another engine"
+        return f"{user} uses it; stop that, or give another file."
     return f"{reason}. Give a file of the engine's own, in a folder that it may write to."
 
 
@@ -309,8 +314,10 @@ def _file(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_SECONDS)
     except (sqlite3.DatabaseError, OSError) as err:
         raise DatabaseError(path, err) from err
+    was_read = False
     try:
         sql.check_ownership(db)
+        was_read = True
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
@@ -319,7 +326,7 @@ def _file(path: Path) -> sqlite3.Connection:
         db.execute("COMMIT")
     except (sqlite3.DatabaseError, sql.UnfitDatabaseError) as err:
         db.close()
-        raise DatabaseError(path, err) from err
+        raise DatabaseError(path, err, was_read=was_read) from err
     return db
 
 
