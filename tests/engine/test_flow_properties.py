@@ -108,6 +108,17 @@ def test_a_throttle_counts_for_each_value_of_its_key():
     assert sorted(simulation.starts) == [(1, [0]), (1, [2]), (2001, [1]), (2001, [3])]
 
 
+def test_a_new_process_leaves_the_runs_parked_that_wait_for_a_throttle_and_starts_them_in_time():
+    simulation = Simulation(throttle={"limit": 1, "period": "2s", **BY_KEY})
+    for i, k in enumerate("aabb"):
+        simulation.send(1, i=i, k=k)
+    simulation.pass_to(1)
+    simulation.was_out_until(1000)
+    assert simulation.store.next_due() is None
+    simulation.pass_to(END)
+    assert sorted(simulation.starts[2:]) == [(2001, [1]), (2001, [3])]
+
+
 def test_a_run_that_waits_for_its_throttle_gives_its_turn_to_the_next_when_it_is_cancelled():
     simulation = Simulation(throttle={"limit": 1, "period": "2s"})
     runs = [simulation.send(1, i=i)[0] for i in range(3)]

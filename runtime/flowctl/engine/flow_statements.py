@@ -35,6 +35,11 @@ OTHERS_PLACES = """
     WHERE gate = ?1 AND NOT EXISTS (SELECT 1 FROM places WHERE gate = ?1 AND run_id = ?2)
 """
 LEAVE_PLACES = "DELETE FROM places WHERE run_id = ?"
+PARKED_THROTTLES = """
+    SELECT throttle FROM (
+        SELECT min(id) AS id FROM jobs WHERE gate >= 'throttle/' AND gate < 'throttle0' GROUP BY gate
+    ) JOIN jobs USING (id) JOIN runs USING (run_id)
+"""
 PARK_JOB = "UPDATE jobs SET taken = 2, gate = ? WHERE id = ?"
 UNPARK_JOBS = """
     UPDATE jobs SET taken = 0, gate = NULL, due = max(due, ?3)

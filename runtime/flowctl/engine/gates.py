@@ -1,8 +1,8 @@
 """Limits at the moment when jobs are taken: a job that finds a gate full or comes too early is parked.
 
 Called by `executor`. What requests hold lives in memory, as they do; the parked jobs are in the store, so
-that a new process begins with every gate open and nothing parked. A limit of runs is counted in the store: a
-run keeps its place from its first request to its end.
+that a new process begins with every gate open and nothing parked at one. A limit of runs is counted in the
+store: a run keeps its place from its first request to its end.
 """
 
 from __future__ import annotations

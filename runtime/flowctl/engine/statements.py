@@ -268,7 +268,10 @@ RETRY_JOB = "UPDATE jobs SET taken = 0, again = 0, due = ?1, rank = ?1, attempt 
 READ_DISPATCH = "SELECT run_id, generation FROM jobs WHERE id = ? AND taken = 1"
 READ_ATTEMPT = "SELECT attempt FROM jobs WHERE id = ?"
 RESET_ATTEMPT = "UPDATE jobs SET attempt = 0 WHERE id = ? AND attempt > 0"
-RELEASE_JOBS = "UPDATE jobs SET taken = 0, gate = NULL WHERE taken <> 0"
+RELEASE_JOBS = """
+    UPDATE jobs SET taken = 0, gate = NULL
+    WHERE taken = 1 OR taken = 2 AND NOT (gate >= 'throttle/' AND gate < 'throttle0')
+"""
 COUNT_JOBS = "SELECT count(*) FROM jobs"
 
 

@@ -1,7 +1,7 @@
 """Throttles at the moment when runs start: a start that comes before its time is parked until then.
 
-Called by `gates`. How far each throttle is ahead is in the store and so are the parked jobs; that they wait
-is known in memory alone, since a new process begins with nothing parked.
+Called by `gates` and `executor`. How far each throttle is ahead is in the store, and so are the parked jobs,
+which a new process leaves where they are, however many: it looks at their throttles at once.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class Throttles:
 
     def __post_init__(self) -> None:
         self.meters = Meters(self.store)
+        for (stored,) in self.store.db.execute(sql.PARKED_THROTTLES).fetchall():
+            throttle = Throttle.decoded(stored)
+            self._look_again(throttle.name, throttle.rate, 0, now=0)
 
     @property
     def next_opening(self) -> int | None:
