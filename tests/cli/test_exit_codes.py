@@ -74,7 +74,9 @@ def test_an_option_that_is_not_there_is_2(orders: Path, name: str) -> None:
         "invoke order --local --data @nowhere.json", "invoke order --local --detach --data @order.json",
         "send x --data [1]", "create", "create Not-A-Name", "create x --template nope",
         "build --target nope", "dev --port 70000", "dev --engine nope", "list --dir nowhere",
-        "list --env-file nowhere", "nope", "time-travel",
+        "start --port 70000", "list --env-file nowhere", "nope", "time-travel", "engine --port 70000",
+        "engine -u localhost:8000", "engine --retention -1", "engine --drain nan",
+        "engine --max-queued -1", "engine --port 0 --signing-key nope",
     ],
 )  # fmt: skip
 def test_a_mistake_in_what_was_typed_is_2(orders: Path, line: str) -> None:

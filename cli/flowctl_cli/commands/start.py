@@ -36,7 +36,8 @@ def command(
         str | None, typer.Option(help="The address it listens on.  [default: $HOST, else 127.0.0.1]")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="The port; 0 is any free one.  [default: $PORT, else 4111]")
+        int | None,
+        typer.Option(min=0, max=65535, help="The port; 0 is any free one.  [default: $PORT, else 4111]"),
     ] = None,
 ) -> None:
     """Run a bundle as in production: no reload, no engine beside it.

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flowctl.engine import logs
 from flowctl.engine.loop import fast_loop
-from flowctl.engine.server import Engine, EngineConfig, PortInUseError
+from flowctl.engine.server import CannotListenError, Engine, EngineConfig
 from flowctl.engine.signing import InvalidKeyError
 from flowctl.engine.store import DatabaseError
 
 USAGE = 2
 UNUSABLE_DATABASE = 3
-PORT_IN_USE = 4
+CANNOT_LISTEN = 4
+LAST_PORT = 65_535
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=fast_loop()) as runner:
             runner.run(_serve(Engine(config, listener=listener)))
-    except PortInUseError as err:
-        return _told(f"{err} Stop the other program, or choose another port with --port.", PORT_IN_USE)
+    except CannotListenError as err:
+        return _told(str(err), CANNOT_LISTEN)
     except DatabaseError as err:
         return _told(str(err), UNUSABLE_DATABASE)
     except InvalidKeyError as err:
@@ -77,11 +80,40 @@ async def _serve(engine: Engine) -> None:
             print(f"waiting for {engine.calls_in_flight} calls in flight", flush=True)  # noqa: T201 - its console
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {LAST_PORT}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = math.nan
+    if not 0 <= amount < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return amount
+
+
+def _app_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL such as http://127.0.0.1:8000/api/inngest")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("flowctl engine", description=__doc__, fromfile_prefix_chars="@")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8288)
-    parser.add_argument("-u", "--url", action="append", default=[], metavar="APP_URL")
+    parser.add_argument("--port", type=_port, default=8288)
+    parser.add_argument("-u", "--url", type=_app_url, action="append", default=[], metavar="APP_URL")
     parser.add_argument("--db", type=Path)
     parser.add_argument("--no-poll", action="store_true")
     parser.add_argument("--studio-url")
@@ -93,16 +125,24 @@ def _parser() -> argparse.ArgumentParser:
         help="production: sign requests, demand it of API calls; a second one is accepted beside it",
     )
     parser.add_argument(
-        "--max-queued", type=int, default=500_000, metavar="JOBS", help="answer 503 to events above it"
+        "--max-queued", type=_count, default=500_000, metavar="JOBS", help="answer 503 to events above it"
     )
     parser.add_argument(
-        "--retention", type=float, default=30, metavar="DAYS", help="forget what ended before; 0: never"
+        "--retention", type=_amount, default=30, metavar="DAYS", help="forget what ended before; 0: never"
     )
     parser.add_argument(
-        "--drain", type=float, default=10, metavar="SECONDS", help="with --db: let calls in flight end first"
+        "--drain",
+        type=_amount,
+        default=10,
+        metavar="SECONDS",
+        help="with --db: let calls in flight end first",
     )
     parser.add_argument(
-        "--retry-interval", type=float, default=0, metavar="SECONDS", help="between tries; 0: later each time"
+        "--retry-interval",
+        type=_amount,
+        default=0,
+        metavar="SECONDS",
+        help="between tries; 0: later each time",
     )
     parser.add_argument("--fd", type=int, help="an inherited listening socket instead of host and port")
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -74,8 +75,14 @@ class EngineConfig:
         return []
 
 
-class PortInUseError(OSError):
-    """Another program listens on the engine's port."""
+class CannotListenError(OSError):
+    """The engine's address cannot be had; says what to do."""
+
+    def __init__(self, host: str, port: int, reason: OSError) -> None:
+        is_taken = reason.errno == errno.EADDRINUSE
+        advice = "Stop the other program, or choose another port" if is_taken else "Choose another address"
+        option = "--port" if is_taken else "--host or --port"
+        super().__init__(f"Cannot listen on {host}:{port}: {reason.strerror}. {advice} with {option}.")
 
 
 class Engine:
@@ -181,5 +188,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as err:
         listener.close()
-        raise PortInUseError(f"Cannot listen on {host}:{port}: {err.strerror}.") from err
+        raise CannotListenError(host, port, err) from err
     return listener
