@@ -104,7 +104,8 @@ def test_a_throttle_counts_for_each_value_of_its_key():
     simulation = Simulation(throttle={"limit": 1, "period": "2s", **BY_KEY})
     for i, k in enumerate("aabb"):
         simulation.send(1, i=i, k=k)
-    simulation.pass_to(END)
+    simulation.pass_to(2001)
+    assert simulation.next_moment() is None
     assert sorted(simulation.starts) == [(1, [0]), (1, [2]), (2001, [1]), (2001, [3])]
 
 

@@ -41,6 +41,7 @@ PARKED_THROTTLES = """
     ) JOIN jobs USING (id) JOIN runs USING (run_id)
 """
 PARK_JOB = "UPDATE jobs SET taken = 2, gate = ? WHERE id = ?"
+IS_WAITED_AT = "SELECT 1 FROM jobs WHERE gate = ? LIMIT 1"
 UNPARK_JOBS = """
     UPDATE jobs SET taken = 0, gate = NULL, due = max(due, ?3)
     WHERE id IN (SELECT id FROM jobs WHERE gate = ?1 ORDER BY rank, id LIMIT ?2)

@@ -56,9 +56,8 @@ class Throttles:
         room = room_of(arrival, rate, now=now)
         count = self.store.db.execute(sql.UNPARK_JOBS, (name, room, now)).rowcount
         heappop(self._openings)  # only now: the database may have failed
-        if count < room:
-            del self._rates[name]
-        else:
+        del self._rates[name]
+        if self.store.db.execute(sql.IS_WAITED_AT, (name,)).fetchone() is not None:
             after = expected_at(arrival, rate, now=now) + count * rate.interval
             self._look_again(name, rate, opening(after, rate), now)
 
