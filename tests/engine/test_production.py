@@ -39,6 +39,7 @@ async def test_events_above_the_bound_of_the_queue_are_refused_and_nothing_of_th
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert "bound is 0" in answer.json()["error"]
         assert (await http.get(f"{engine.url}/v1/events")).json()["data"] == []
+        assert "\nflowctl_refused_total 1\n" in (await http.get(f"{engine.url}/metrics")).text
 
 
 def remembered(store: Store) -> tuple[int, ...]:

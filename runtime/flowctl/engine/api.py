@@ -195,6 +195,11 @@ class Api:
         log.error("The database failed at %s: %s", request.scope["endpoint"].__name__, err)
         return overloaded(f"The engine's database failed, and nothing of the request was kept: {err}")
 
+    async def refuse(self, _: Request, err: Exception) -> Response:
+        """Too much is queued, or sent at once."""
+        self.ledger.tally.refused += 1
+        return overloaded(str(err))
+
     def _run(self, request: Request) -> RunRow:
         run = self.ledger.store.run(request.path_params["id"])
         if run is None:
@@ -218,7 +223,7 @@ def create_api(api: Api, *, local_only: bool) -> ASGIApp:
     )
     handlers = {
         RequestError: _mistake,
-        OverloadedError: _full,
+        OverloadedError: api.refuse,
         sqlite3.Error: api.failed,
         ClientDisconnect: _gone,
     }
@@ -236,7 +241,3 @@ async def _mistake(_: Request, err: Exception) -> Response:
 async def _gone(_: Request, __: Exception) -> Response:
     """The sender went away in the middle of its request, so nobody reads this."""
     return Response(status_code=400)
-
-
-async def _full(_: Request, err: Exception) -> Response:
-    return overloaded(str(err))

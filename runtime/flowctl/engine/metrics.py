@@ -50,6 +50,7 @@ class Tally:
     runs_ended: Counter[str] = field(default_factory=Counter[str])
     steps: int = 0
     database_errors: int = 0
+    refused: int = 0
     requests: Counter[str] = field(default_factory=Counter[str])
     requests_in_flight: int = 0
     request_seconds: Durations = field(default_factory=Durations)
@@ -64,13 +65,20 @@ def exposition(tally: Tally, store: Store, *, now: int) -> str:
 def _counters(tally: Tally) -> Iterable[str]:
     ended = {status: tally.runs_ended[status] for status in ("Completed", "Failed", "Cancelled")}
     outcomes = {outcome: tally.requests[outcome] for outcome in ("answered", "broken", "unreachable")}
-    yield from _metric("counter", "flowctl_events_total", "Events taken in.", {"": tally.events})
+    yield from _metric(
+        "counter",
+        "flowctl_events_total",
+        "Events taken in, those of the engine among them.",
+        {"": tally.events},
+    )
     yield from _metric("counter", "flowctl_runs_started_total", "Runs begun.", {"": tally.runs_started})
     by_status = _labelled("status", ended)
     yield from _metric("counter", "flowctl_runs_ended_total", "Runs ended, by status.", by_status)
     yield from _metric("counter", "flowctl_steps_total", "Steps that came to an end.", {"": tally.steps})
     failed = {"": tally.database_errors}
     yield from _metric("counter", "flowctl_database_errors_total", "Failures of the database.", failed)
+    too_many = "Requests that were told to come again: too much is queued, or sent at once."
+    yield from _metric("counter", "flowctl_refused_total", too_many, {"": tally.refused})
     by_outcome = _labelled("outcome", outcomes)
     yield from _metric("counter", "flowctl_requests_total", "Requests to apps.", by_outcome)
 
