@@ -76,6 +76,19 @@ async def test_a_debounce_takes_no_time() -> None:
     assert seen == [(2, HOUR)]
 
 
+async def test_a_throttle_takes_no_time() -> None:
+    clock, seen = TestClock(), list[Any]()
+
+    async def slow(ctx: inngest.Context) -> None:
+        seen.append((ctx.event.data["n"], clock.elapsed))
+
+    async with served(slow, clock, throttle=inngest.Throttle(limit=1, period=HOUR, burst=0)) as client:
+        await client.send([inngest.Event(name="go", data={"n": n}) for n in range(3)])
+        await settled(clock)
+    assert seen == [(0, 0 * HOUR), (1, HOUR), (2, 2 * HOUR)]
+    assert clock.elapsed == 2 * HOUR
+
+
 async def test_schedules_come_as_time_is_advanced() -> None:
     clock, at = TestClock(START), list[timedelta]()
 

@@ -55,9 +55,10 @@ class Throttles:
         arrival = self.meters.arrival(name)
         room = room_of(arrival, rate, now=now)
         count = self.store.db.execute(sql.UNPARK_JOBS, (name, room, now)).rowcount
+        still_waits = self.store.db.execute(sql.IS_WAITED_AT, (name,)).fetchone() is not None
         heappop(self._openings)  # only now: the database may have failed
         del self._rates[name]
-        if self.store.db.execute(sql.IS_WAITED_AT, (name,)).fetchone() is not None:
+        if still_waits:
             after = expected_at(arrival, rate, now=now) + count * rate.interval
             self._look_again(name, rate, opening(after, rate), now)
 
