@@ -22,6 +22,7 @@ LONG = 60.0
 def _each_request_is_crowded_and_reports_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "CROWD", 1)
     monkeypatch.setattr(checkpoints, "DELAY_SECONDS", LONG)
+    monkeypatch.setattr(checkpoints, "LONG_SECONDS", LONG)
 
 
 def chain(ran: Counter[int], length: int) -> Any:
@@ -80,6 +81,59 @@ async def test_an_iteration_begins_once_the_one_before_is_reported_since_it_take
     async with on_engine(workflows=[workflow.commit()]) as served:
         await served.start("w", 1)
         assert seen == [0, 1, 2]
+
+
+async def test_arms_wait_for_their_reports_since_a_repeated_request_may_leave_them_earlier():
+    known: list[bool] = []
+
+    def arm(id: str) -> Any:
+        async def first(ctx: StepContext[Any]) -> None:
+            pass
+
+        async def second(ctx: StepContext[Any]) -> None:
+            known.append(any(name.endswith(f"{id}-first") for name in served.front.posted))
+
+        steps = [create_step(id=f"{id}-{work.__name__}", execute=work) for work in (first, second)]
+        return create_workflow(id=id).then(steps[0]).then(steps[1]).commit()
+
+    async with on_engine(
+        workflows=[create_workflow(id="w").parallel([arm("a"), arm("b")]).commit()]
+    ) as served:
+        assert (await served.start("w")).status == "success"
+        assert known == [True, True]
+
+
+async def test_after_a_step_that_took_long_the_report_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoints, "LONG_SECONDS", 0)
+    seen: list[int] = []
+
+    async def look(ctx: StepContext[Any]) -> None:
+        seen.append(len(served.front.posts))
+
+    workflow = create_workflow(id="w")
+    for n in range(3):
+        workflow = workflow.then(create_step(id=f"look-{n}", execute=look))
+    async with on_engine(workflows=[workflow.commit()]) as served:
+        await served.start("w")
+        assert seen == [0, 1, 2]
+
+
+async def test_a_request_that_was_given_up_stops_before_its_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoints, "DELAY_SECONDS", 0)
+    ran_in: list[int] = []
+
+    async def look(ctx: StepContext[Any]) -> None:
+        ran_in.append(len(served.requests))
+        if len(served.requests) == 1:
+            await asyncio.sleep(0.01)  # work, while the report is refused
+
+    workflow = create_workflow(id="w")
+    for n in range(300):
+        workflow = workflow.then(create_step(id=f"look-{n}", execute=look))
+    async with on_engine(workflows=[workflow.commit()]) as served:
+        refuse_reports(served, 409)
+        assert (await served.start("w")).status == "success"
+        assert (ran_in[-1], len(ran_in)) == (2, 300)
 
 
 async def test_what_ended_before_a_sleep_is_reported_before_the_engine_is_asked_for_it():

@@ -62,7 +62,7 @@ async def run_step(walk: Walk, call: Call) -> Outcome:
 
 async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
     op = f"{call.op}.try.{attempt}" if attempt else call.op
-    memo = await walk.ops.run(op, partial(_body, walk, call, op, attempt), key=call.key)
+    memo = await walk.run(op, call.key, partial(_body, walk, call, op, attempt))
     outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, call.payload)
     walk.take(op, call.key, outcome)
     walk.tried(call.key, None if _is_last(call, outcome, attempt) else outcome, attempt)
@@ -137,7 +137,7 @@ async def mark(
         await walk.let_others_begin()
         return memo
 
-    memo = await walk.ops.run(op, body, repeatable=repeatable, key=key)
+    memo = await walk.run(op, key, body, repeatable=repeatable)
     outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, payload)
     walk.take(op, key, outcome)
     return outcome

@@ -313,6 +313,15 @@ class Walk:
         finally:
             self.gathers -= 1
 
+    async def run(
+        self, op: str, key: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False
+    ) -> Memo:
+        """Run an operation on a record: see DurableOps.
+
+        Those of branches are remembered at once: a request that repeats this one may leave a branch earlier.
+        """
+        return await self.ops.run(op, body, repeatable=repeatable, key=None if self.gathers else key)
+
     async def finished(self, op: str, key: str) -> Mapping[str, Any] | None:
         """The memo of an operation that an earlier request has ended: see Journal."""
         return await self.journal.finished(op, key, alone=not self.gathers)

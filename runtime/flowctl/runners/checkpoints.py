@@ -20,6 +20,8 @@ CROWD = 8
 """So many requests at once crowd a process: their steps go on while they are being reported."""
 DELAY_SECONDS = 0.1
 """How long in a crowd a report may wait for what ends after it."""
+LONG_SECONDS = 0.25
+"""Without a word of the engine for so long, another request may have been made for the run meanwhile."""
 MOST_WAITING = 50
 """So many steps are reported at once."""
 
@@ -62,7 +64,8 @@ class Checkpoints:
 
     Alone, a request waits for each report. In a crowd, where each costs what another run could do, it goes on
     meanwhile, and what ends until the engine has answered is reported together: nothing is lost with the
-    process, for a step that has ended is in storage, until another one writes its record.
+    process, for a step that has ended is in storage, until another one writes its record. It goes on so while
+    the engine has lately taken it for the one that executes the run: not after a long step.
     """
 
     api: EngineApi
@@ -72,7 +75,9 @@ class Checkpoints:
     _records: set[str] = field(default_factory=set[str])
     _sending: asyncio.Task[bool] | None = None
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
-    _is_late: bool = False
+    _is_refused: bool = False
+    """The engine has not taken the newest report, which is tried again."""
+    _confirmed: float = field(default_factory=time.monotonic)
 
     def add(self, step: EndedStep, key: str | None = None) -> None:
         """A step that has ended, and the key of the record that has its memo."""
@@ -82,27 +87,31 @@ class Checkpoints:
 
     async def report(self) -> bool:
         """Report what waits: see `post`. In a crowd it is on its way then."""
-        if not self._is_crowded or len(self.waiting) >= MOST_WAITING:
+        is_long = time.monotonic() - self._confirmed > LONG_SECONDS
+        if not self._is_crowded or is_long or len(self.waiting) >= MOST_WAITING:
             return await self.post()
-        self._begin_sending()
-        return True
+        return self._begin_sending()
 
     async def post(self) -> bool:
         """Report what waits; whether the engine has all of it now. Raises StaleDispatchError."""
         if not self._is_crowded:
             return await self._send()
-        self._begin_sending()
-        return await self.settled()
+        return self._begin_sending() and await self.settled()
 
     @property
     def _is_crowded(self) -> bool:
         """Whether it is, or was: then one task sends all, so that reports do not overtake each other."""
         return self._sending is not None or len(self.api.requests) >= CROWD
 
-    def _begin_sending(self) -> None:
-        if self._sending is None or self._sending.done():
-            self._hurry.clear()
-            self._sending = asyncio.create_task(self._send_together())
+    def _begin_sending(self) -> bool:
+        """False when what was sent before was not taken. Raises StaleDispatchError."""
+        if self._sending is not None and not self._sending.done():
+            return True
+        if self._sending is not None and not self._sending.result():
+            return False
+        self._hurry.clear()
+        self._sending = asyncio.create_task(self._send_together())
+        return True
 
     async def settled(self) -> bool:
         """Wait for what is on its way; whether the engine has it. Raises StaleDispatchError."""
@@ -116,7 +125,7 @@ class Checkpoints:
         Raises StaleDispatchError.
         """
         is_under_way = self._sending is not None and not self._sending.done()
-        return (is_under_way and not self._is_late and key not in self._records) or await self.settled()
+        return (is_under_way and not self._is_refused and key not in self._records) or await self.settled()
 
     def close(self) -> None:
         """Send nothing more."""
@@ -142,13 +151,15 @@ class Checkpoints:
         status = 0
         for pause in (*PAUSES_SECONDS, None):
             status = await self._status(call, steps)
-            self._is_late = status >= 500
-            if status < 500:
+            self._is_refused = status >= 500
+            if not self._is_refused:
                 break
             if pause is not None:
                 await asyncio.sleep(pause)
         if status == 404:
             self.api.note_no_checkpoints()
+        if status < 300:
+            self._confirmed = time.monotonic()
         return status < 300
 
     async def _status(self, call: EngineCall, steps: Sequence[EndedStep]) -> int:

@@ -56,7 +56,7 @@ class StoredJournal:
         """See Journal."""
         return os.urandom(16).hex()
 
-    async def finished(self, op: str, key: str, *, alone: bool = False) -> Known | None:
+    async def finished(self, op: str, key: str, *, alone: bool) -> Known | None:
         """See Journal; a runner that never repeats an operation saves the look-up.
 
         Branches that ask at the same time are answered together, in order: so they begin in order, and before
