@@ -52,6 +52,40 @@ def test_it_needs_no_engine_and_stops_with_success_on_a_signal(
         assert process.wait(timeout=20) == 0
 
 
+ENDLESS = """
+import asyncio, sys
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        for _ in range(2):
+            kind = (await receive())["type"]
+            await send({"type": kind + ".complete"})
+        print("the app is closed", file=sys.stderr)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    await asyncio.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_requests_and_lets_the_app_close(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "flowctl.json").write_text("{}")
+    (tmp_path / "server.py").write_text(ENDLESS)
+    with started(tmp_path, tmp_path, PORT="0") as (process, url), httpx.stream("GET", url) as answer:
+        assert next(answer.iter_bytes()) == b"first"
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert any("Shutting down" in line for line in process.stderr)
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert (process.wait(timeout=20), "the app is closed" in rest, "Traceback" in rest) == (
+            0,
+            True,
+            False,
+        )
+
+
 async def test_the_counter_runs_when_inngest_dev_names_an_engine(bundle: Path, tmp_path: Path) -> None:
     async with Engine(EngineConfig(port=0)) as engine, httpx.AsyncClient(timeout=30) as client:
         with started(bundle, tmp_path, PORT="0", INNGEST_DEV=engine.url) as (_, url):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
+import logging
 import os
 import signal
 import socket
@@ -112,12 +113,26 @@ async def _serve(application: Any, listener: socket.socket) -> None:
     server.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue] - the loop has the handlers
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
+        loop.add_signal_handler(number, _stop, server)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     serving = asyncio.create_task(server.serve([listener]))
     await _announce(server, serving, listener)
     await serving
     if not server.started:
         raise ProjectError("The app did not start; see above.")
+
+
+def _stop(server: uvicorn.Server) -> None:
+    """The first signal lets requests end, the second does not; the app is shut down either way."""
+    if server.should_exit:
+        for task in server.server_state.tasks:
+            task.cancel()
+    server.should_exit = True
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """A request that was not let end is no error of the app's."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def settle_memory() -> None:
