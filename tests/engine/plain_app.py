@@ -18,7 +18,7 @@ from starlette.routing import Route
 from flowctl.engine import Engine, EngineConfig
 from flowctl.engine.timing import Clock
 
-SDK = {"x-inngest-sdk": "plain:v0.0.0"}
+SDK = {"x-inngest-sdk": "plain:v0.0.0", "x-inngest-req-version": "2"}
 """What every SDK says in its answers."""
 Handler = Callable[["Asked"], Awaitable[Response]]
 

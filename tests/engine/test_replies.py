@@ -103,14 +103,14 @@ async def test_the_step_that_is_called_is_named_in_the_url_however_the_app_regis
     assert [asked.target for asked in app.asked] == ["step", "a", "step"]
 
 
-@pytest.mark.parametrize(("sent", "kept"), [({"data": 7}, 7), ({"data": 7, "more": 1}, None), (7, 7)])
-async def test_what_old_sdks_wrap_themselves_is_wrapped_once(app, sent: Any, kept: Any):
+@pytest.mark.parametrize("sent", [{"data": 7}, {"data": 7, "more": 1}, 7, None])
+async def test_a_step_of_an_old_sdk_is_given_back_as_it_was_sent(app, sent: Any):
     async def handler(asked: Asked) -> Response:
         if asked.steps:
             return ended(asked.steps["a"])
         return JSONResponse([{**ran("a", sent), "op": "Step"}], 206)
 
-    assert (await app.run(handler))["output"] == {"data": sent if kept is None else kept}
+    assert (await app.run(handler))["output"] == sent
 
 
 @pytest.mark.parametrize("answer", [[], [{"op": "None"}], [{"op": "None", "id": "a"}]])
@@ -194,11 +194,39 @@ async def test_a_fetch_that_cannot_be_made_fails_its_step(app, headers):
 
 
 @pytest.mark.parametrize("version", ["²", "--5", "9" * 5_000, "x"])
-async def test_a_version_that_is_none_is_passed_over(app, version):
+async def test_a_version_that_is_none_counts_as_that_of_the_first_sdks(app, version):
     async def handler(asked: Asked) -> Response:
         answer = ended("done") if asked.steps else JSONResponse([ran("a")], 206)
         answer.raw_headers.append((b"x-inngest-req-version", version.encode("latin-1")))
         return answer
 
     assert (await app.run(handler, retries=0))["output"] == "done"
-    assert [asked.headers["x-inngest-req-version"] for asked in app.asked] == ["-1", "-1"]
+    assert [asked.headers["x-inngest-req-version"] for asked in app.asked] == ["-1", "0"]
+
+
+async def test_an_sdk_from_before_there_were_versions_is_called_at_each_parallel_steps_end(app):
+    async def handler(asked: Asked) -> Response:
+        opcodes = [{"op": "Sleep", "id": "s", "name": "20h"}, {"op": "StepPlanned", "id": "a"}]
+        if asked.target == "a":
+            opcodes = [{**ran("a", 7), "op": "Step"}]
+        unnamed = {"x-inngest-req-version": ""}
+        return ended(asked.steps["a"]) if asked.steps else JSONResponse(opcodes, 206, headers=unnamed)
+
+    began = app.clock.now()
+    assert (await app.run(handler))["output"] == 7
+    assert app.clock.now() - began < 3_600_000
+
+
+@pytest.mark.parametrize("error", [{"name": "E", "message": "boom", "stack": "at x"}, {"message": "boom"}])
+async def test_an_error_that_an_old_sdk_encodes_twice_is_read(app, error: Any):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse(json.dumps(error), 400)
+
+    assert (await app.run(handler))["output"] == error
+
+
+async def test_an_error_that_is_a_text_is_its_message(app):
+    async def handler(asked: Asked) -> Response:
+        return JSONResponse("12 items are missing", 400)
+
+    assert (await app.run(handler))["output"] == {"name": "Error", "message": "12 items are missing"}

@@ -288,9 +288,7 @@ class Executor:
             return [self._lost(function, self._at(call, job), err)], run.sdk_version
         if self._unreachable.pop(function.url, None):
             log.info("%s is reached again.", function.url)
-        version = answer.headers.get("x-inngest-req-version", "")
-        known = int(version) if _VERSION.fullmatch(version) else run.sdk_version
-        return _understood(answer, self._at(call, job)), known
+        return _understood(answer, self._at(call, job)), _version(answer, run.sdk_version)
 
     def _lost(self, function: Function, call: Call, error: OSError) -> Effect:
         match error:
@@ -342,6 +340,14 @@ def _understood(answer: Answer, call: Call) -> list[Effect]:
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         why = f"an opcode has no {err}" if isinstance(err, KeyError) else str(err)
         return not_understood(answer.headers, call, f"The app's answer cannot be understood: {why}.")
+
+
+def _version(answer: Answer, known: int) -> int:
+    """The version of the protocol that an app speaks; SDKs from before there were versions name none."""
+    named = answer.headers.get("x-inngest-req-version", "")
+    if _VERSION.fullmatch(named):
+        return int(named)
+    return max(known, 0) if answer.headers.get(SDK_HEADER) else known
 
 
 def _is_an_sdks(reply: Reply) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowctl.engine.expressions import InvalidExpressionError, compiled
 from flowctl.engine.limits import MAX_WAIT_MS, invalid_condition, too_long
-from flowctl.engine.protocol import duration_ms, time_ms
+from flowctl.engine.protocol import duration_ms, parsed_json, time_ms
 
 BACKOFF_MS = (2_000, 5_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000)
 DAY_MS = 86_400_000
@@ -55,7 +55,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Memoize:
-    """A step ended with `{"data": …}`, `{"error": …}` or null, at its n-th try (from 0 on)."""
+    """A step ended with `{"data": …}`, `{"error": …}` or (a `Step`) any JSON, at its n-th try (from 0 on)."""
 
     step_id: str
     body: Any
@@ -236,9 +236,18 @@ def not_understood(headers: Mapping[str, str], call: Call, why: str) -> list[Eff
 
 def error_body(reply: Reply) -> Any:
     """A failed function's output."""
-    if isinstance(reply.body, Mapping):
-        return reply.body
-    return {"name": "Error", "message": str(reply.body or f"The app answered with status {reply.status}.")}
+    body = _decoded(reply.body) if isinstance(reply.body, str) else reply.body
+    if isinstance(body, Mapping):
+        return body
+    return {"name": "Error", "message": str(body or f"The app answered with status {reply.status}.")}
+
+
+def _decoded(text: str) -> Any:
+    """The error that a text is the JSON of, which old SDKs encode twice; else the text."""
+    try:
+        return parsed_json(text)
+    except ValueError:
+        return text
 
 
 def asides(opcodes: Iterable[Mapping[str, Any]]) -> list[Aside]:
@@ -281,7 +290,7 @@ def _of_opcodes(opcodes: Sequence[Mapping[str, Any]], call: Call, retry_after: s
 def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> list[Effect]:  # noqa: PLR0911 - a flat match
     match op["op"]:
         case "StepRun" | "Step":
-            return [Memoize(str(op["id"]), _step_data(op), shown_name(op), call.attempt)]
+            return [Memoize(str(op["id"]), _step_memo(op), shown_name(op), call.attempt)]
         case "StepError" | "StepFailed":
             return [_of_error(op, call, retry_after)]
         case "StepNotFound":
@@ -298,12 +307,9 @@ def _of_opcode(op: Mapping[str, Any], call: Call, retry_after: str | None) -> li
             return [_of_waiting(op, call)]
 
 
-def _step_data(op: Mapping[str, Any]) -> dict[str, Any]:
-    """A step's memo; old SDKs, whose opcode is `Step`, send it as it is to be kept."""
-    data = op.get("data")
-    if op["op"] == "Step" and isinstance(data, dict) and data.keys() in ({"data"}, {"error"}):
-        return data
-    return {"data": data}
+def _step_memo(op: Mapping[str, Any]) -> Any:
+    """What a step that ended is remembered by; old SDKs, whose opcode is `Step`, get back what they sent."""
+    return op.get("data") if op["op"] == "Step" else {"data": op.get("data")}
 
 
 def _of_error(op: Mapping[str, Any], call: Call, retry_after: str | None) -> Effect:
