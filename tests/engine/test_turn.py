@@ -57,7 +57,7 @@ def test_retry_after_that_is_no_time_changes_nothing():
 
 
 def test_a_worker_that_is_not_there_costs_no_attempt_and_one_that_died_does():
-    assert unreached(FIRST, times=0) == Retry(1100, 0)
+    assert unreached(FIRST, times=0) == Retry(1100, 0, was_sent=False)
     assert broken(FIRST) == Retry(1100, 1)
 
 
