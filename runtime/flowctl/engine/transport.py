@@ -182,18 +182,17 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         waiting = self._waiting = self.loop.create_future()
         self._end_within(within)
-        with self._answers.lease() as self._lease:
-            try:
-                if length > JOINED_BYTES:
-                    self._transport.writelines((head, *body))
-                else:
-                    self._transport.write(b"".join((head, *body)))
-                return await waiting
-            except asyncio.CancelledError:
-                self._transport.abort()
-                raise
-            finally:
-                self._forget()
+        try:
+            if length > JOINED_BYTES:
+                self._transport.writelines((head, *body))
+            else:
+                self._transport.write(b"".join((head, *body)))
+            return await waiting
+        except asyncio.CancelledError:
+            self._transport.abort()
+            raise
+        finally:
+            self._forget()
 
     def _forget(self) -> None:
         """End an exchange: nothing of it is kept but the connection."""
@@ -203,9 +202,7 @@ class _Connection(asyncio.Protocol):
         if not self._keeps:
             self.close()
         if self._granted is not None:
-            self._granted.cancel()
-            self._granted = None
-            self._resume()
+            self._give_room_back(self._granted)
 
     def _end_within(self, seconds: float) -> None:
         error = BrokenError(f"no answer within {seconds:g} s")
@@ -216,10 +213,17 @@ class _Connection(asyncio.Protocol):
         if self._granted is not None or self._transport is None:
             return
         size = min(int(self._headers.get("content-length", MAX_ANSWER_BYTES)), MAX_ANSWER_BYTES)
-        self._granted = self._answers.queue(self._lease, size)
+        self._room = self._answers.lease()
+        self._granted = self._answers.queue(self._room, size)
         if not self._granted.done():
             self._transport.pause_reading()
         self._granted.add_done_callback(self._go_on)
+
+    def _give_room_back(self, granted: asyncio.Future[None]) -> None:
+        granted.cancel()
+        self._granted = None
+        self._room.resize(0)
+        self._resume()
 
     def _go_on(self, granted: asyncio.Future[None]) -> None:
         if granted is self._granted:
