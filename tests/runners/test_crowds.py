@@ -23,6 +23,7 @@ def _each_request_is_crowded_and_reports_late(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(checkpoints, "CROWD", 1)
     monkeypatch.setattr(checkpoints, "DELAY_SECONDS", LONG)
     monkeypatch.setattr(checkpoints, "LONG_SECONDS", LONG)
+    monkeypatch.setattr(checkpoints, "SILENCE_SECONDS", LONG)
 
 
 def chain(ran: Counter[int], length: int) -> Any:
@@ -103,8 +104,9 @@ async def test_arms_wait_for_their_reports_since_a_repeated_request_may_leave_th
         assert known == [True, True]
 
 
-async def test_after_a_step_that_took_long_the_report_is_waited_for(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoints, "LONG_SECONDS", 0)
+@pytest.mark.parametrize("limit", ["LONG_SECONDS", "SILENCE_SECONDS"])
+async def test_after_a_long_step_or_silence_the_report_is_waited_for(monkeypatch: Any, limit: str):
+    monkeypatch.setattr(checkpoints, limit, 0)
     seen: list[int] = []
 
     async def look(ctx: StepContext[Any]) -> None:

@@ -20,8 +20,10 @@ CROWD = 8
 """So many requests at once crowd a process: their steps go on while they are being reported."""
 DELAY_SECONDS = 0.1
 """How long in a crowd a report may wait for what ends after it."""
-LONG_SECONDS = 0.25
-"""Without a word of the engine for so long, another request may have been made for the run meanwhile."""
+LONG_SECONDS = 0.05
+"""While a step lasts so long, the engine may have made another request for the run, which runs it too."""
+SILENCE_SECONDS = 2.0
+"""How long in a crowd a request goes on without hearing that the engine has taken a report."""
 MOST_WAITING = 50
 """So many steps are reported at once."""
 
@@ -40,6 +42,11 @@ class EndedStep:
     memo: Memo
     began_ns: int
     ended_ns: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it ran."""
+        return (self.ended_ns - self.began_ns) / 1e9
 
     def to_json(self) -> dict[str, Any]:
         """As the engine takes it: with the interval in which it ran."""
@@ -87,8 +94,9 @@ class Checkpoints:
 
     async def report(self) -> bool:
         """Report what waits: see `post`. In a crowd it is on its way then."""
-        is_long = time.monotonic() - self._confirmed > LONG_SECONDS
-        if not self._is_crowded or is_long or len(self.waiting) >= MOST_WAITING:
+        is_long = self.waiting[-1].seconds > LONG_SECONDS
+        is_alone = time.monotonic() - self._confirmed > SILENCE_SECONDS
+        if not self._is_crowded or is_long or is_alone or len(self.waiting) >= MOST_WAITING:
             return await self.post()
         return self._begin_sending()
 
