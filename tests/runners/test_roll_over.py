@@ -9,9 +9,10 @@ from typing import Any
 import inngest
 import pytest
 
-from flowctl import StepContext, create_step, create_workflow
+from flowctl import MemoryStorage, StepContext, StorageError, create_step, create_workflow
 from flowctl.legs import LegLimits
-from tests.runners.front import Served, on_engine
+from flowctl.storage.base import Claim
+from tests.runners.front import Answer, Served, on_engine
 
 SHORT = LegLimits(steps=6)
 ran: Counter[str] = Counter()
@@ -42,6 +43,18 @@ def loop(id: str, until: int, **options: Any) -> Any:
 def legs(served: Served) -> int:
     """How many legs came after first ones."""
     return sum(event["name"].endswith(".continue") for event in served.front.events)
+
+
+class DiesAtTheEndOfALeg(MemoryStorage):
+    """Fails once, as if its process had died, when a leg is to be followed by another."""
+
+    deaths = 0
+
+    async def claim(self, claim: Claim) -> int | None:
+        if claim.leg and not self.deaths:
+            self.deaths += 1
+            raise StorageError("the process dies")
+        return await super().claim(claim)
 
 
 async def events_of(served: Served, workflow_id: str, run_id: str) -> list[str]:
@@ -228,3 +241,52 @@ async def test_without_checkpoints_a_list_ends_with_its_first_failure_in_a_later
         refuses_checkpoints(served)
         result = await served.start("w", list(range(30)))
         assert (result.error.message, max(ran.values()), len(ran) < 15) == ("nine", 1, True)
+
+
+async def test_what_a_step_changed_of_the_state_is_kept_when_its_request_dies_at_the_legs_end():
+    async def write(ctx: StepContext[Any]) -> str:
+        ctx.set_state({"written": True})
+        return "x" * 9_000
+
+    async def read(ctx: StepContext[Any]) -> Any:
+        return dict(ctx.state)
+
+    workflow = create_workflow(id="w").then(step("write", write)).then(step("read", read)).commit()
+    storage = DiesAtTheEndOfALeg()
+    async with on_engine(workflows=[workflow], storage=storage, leg_limits=LegLimits(size=8_000)) as served:
+        result = await served.start("w")
+        assert (result.result, storage.deaths, legs(served)) == ({"written": True}, 1, 1)
+        assert set(ran.values()) == {1}
+
+
+async def test_a_leg_goes_on_over_what_an_arm_had_ended_when_its_request_died():
+    """What is in storage, but was not reported, belongs to the leg even when other arms have spent it."""
+    requests: list[asyncio.Future[None]] = []
+
+    async def write(ctx: StepContext[Any]) -> None:
+        async with asyncio.timeout(20):
+            while len(served.front.posted) < SHORT.steps:  # noqa: ASYNC110 - the other arm spends the leg
+                await asyncio.sleep(0.005)
+        ctx.set_state({"written": True})
+
+    async def read(ctx: StepContext[Any]) -> Any:
+        return dict(ctx.state)
+
+    def die_with_the_report(path: str) -> int | None:
+        if len(requests) > 1 or not any("write" in name for name in served.front.posted):
+            return None
+        requests[0].cancel()
+        return 500
+
+    async def around(query: str, answer: Answer) -> None:
+        requests.append(asyncio.ensure_future(answer()))
+        await asyncio.wait({requests[-1]})
+        requests[-1].result()
+
+    arms = [loop("busy", 20), create_workflow(id="arm").then(step("write", write)).commit()]
+    workflow = create_workflow(id="w").parallel(arms).then(step("read", read)).commit()
+    async with on_engine(workflows=[workflow], leg_limits=SHORT) as served:
+        served.front.refuse, served.around = die_with_the_report, around
+        assert (await served.start("w", 0)).result == {"written": True}
+        assert requests[0].cancelled()
+        assert ran["write:0"] == 1

@@ -31,12 +31,13 @@ class DurableOps(Protocol):
         *,
         repeatable: bool = False,
         key: str | None = None,
+        kept: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
     ) -> Memo:
         """Run a body once and remember its memo (JSON data) under the operation's id.
 
         A `repeatable` body runs no code of steps; its memo may be remembered together with the next one's.
         `key` is that of the record that has the memo, too, until another operation writes it: so long it may
-        be remembered late.
+        be remembered late. `kept` gives the memo that an earlier request's death has left in storage alone.
         """
         ...
 

@@ -72,7 +72,7 @@ async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
 async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]:
     done = await walk.finished(op, call.key)
     if done is not None:
-        return dict(done)
+        return walk.taken_up(op, call.key, done, call.payload)
     before = walk.records.get(call.key)
     begun = _begun(walk, call, before, attempt)
     call_id = walk.journal.new_id()
@@ -125,7 +125,7 @@ async def mark(
     async def body() -> dict[str, Any]:
         done = await walk.finished(op, key)
         if done is not None:
-            return dict(done)
+            return walk.taken_up(op, key, done, payload)
         record, emitted, again = await make(walk.journal.now())
         outcome = walk.ended[op] = Outcome(record, again=again)
         walk.take(op, key, outcome)

@@ -10,7 +10,7 @@ import logging
 from collections import ChainMap, Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from flowctl import graph
@@ -190,6 +190,12 @@ class Walk:
         if outcome.bailed:
             self.positions[f"{key}^"] = True
 
+    def taken_up(self, op: str, key: str, memo: Mapping[str, Any], payload: Any) -> Memo:
+        """The memo of what an earlier request has ended, once the walk knows what it changed."""
+        outcome = self.ended[op] = Outcome.from_memo(memo, payload)
+        self.take(op, key, outcome)
+        return dict(memo)
+
     def inside(self) -> Memo:
         """What this part of a run has changed so far, beside records, as its parent takes it."""
         prefix, before = f"{self.part.key}/" if self.part else "", self.leg.snapshot.resume_labels
@@ -320,7 +326,9 @@ class Walk:
 
         Those of branches are remembered at once: a request that repeats this one may leave a branch earlier.
         """
-        return await self.ops.run(op, body, repeatable=repeatable, key=None if self.gathers else key)
+        kept = partial(self.finished, op, key)
+        record = None if self.gathers else key
+        return await self.ops.run(op, body, repeatable=repeatable, key=record, kept=kept)
 
     async def finished(self, op: str, key: str) -> Mapping[str, Any] | None:
         """The memo of an operation that an earlier request has ended: see Journal."""

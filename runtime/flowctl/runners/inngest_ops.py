@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -98,13 +98,21 @@ class InngestOps:
             are_taken = self.brings(FIRST_MARK)
             self.turns = Turns(storage, turn, call.request_id, self.clock, self.brings, are_taken)
 
-    async def run(self, op: str, body: Body, *, repeatable: bool = False, key: str | None = None) -> Memo:
+    async def run(
+        self,
+        op: str,
+        body: Body,
+        *,
+        repeatable: bool = False,
+        key: str | None = None,
+        kept: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
+    ) -> Memo:
         """See DurableOps."""
         if self._remembers(op):
             return self._known[op]
         await self._let_in()
-        if self.may_roll_over and self._is_spent:
-            raise RollOver
+        if self.may_roll_over and self._is_spent and (kept is None or await kept() is None):
+            raise RollOver  # what has ended belongs to this leg: the next one would not know what it changed
         if not self.in_line:
             return await self.ctx.step.run(op, partial(self._sized, body))
         if self.budget.request_is_spent and not repeatable and not self._remembers(f"{op}.pause"):

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +82,13 @@ class LocalOps:
         *,
         repeatable: bool = False,
         key: str | None = None,
+        kept: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
     ) -> Memo:
         """See DurableOps; a run whose steps never wait lets others in now and then.
 
         Branches take turns, step by step: on Inngest they do so while their steps are reported.
         """
-        del op, key
+        del op, key, kept
         memo = await self.in_flight.run(body)
         if self._gathers:
             if not repeatable:
