@@ -130,6 +130,7 @@ async def test_what_a_proxy_has_compressed_is_unpacked():
         (compressed(b"abc"), BrokenError),
         (compressed(b"abc", b"br"), BrokenError),
     ],
+    ids=["too large", "cut off", "not packed", "unknown encoding"],
 )
 async def test_what_cannot_be_unpacked_is_no_answer(sent: bytes, error: type[OSError]):
     with pytest.raises(error):
