@@ -12,7 +12,7 @@ import pytest
 
 from flowctl import StepContext, create_step, create_workflow
 from flowctl.runners import checkpoints
-from flowctl.runners.checkpoints import hashed
+from flowctl.runners.checkpoints import MOST_LATE_BYTES, hashed
 from tests.runners.front import Served, on_engine
 
 LONG = 60.0
@@ -69,17 +69,68 @@ async def test_no_more_than_fifty_steps_wait_for_a_report():
         assert [len(post["steps"]) for post in served.front.posts[:2]] == [50, 50]
 
 
-async def test_an_iteration_begins_once_the_one_before_is_reported_since_it_takes_its_record():
-    seen: list[int] = []
+def loop(look: Callable[[StepContext[Any]], Any], times: int) -> Any:
+    step = create_step(id="look", execute=look, retries=1)
+    return create_workflow(id="w").dountil(step, lambda c: c.iteration_count >= times).commit()
 
+
+async def test_the_iterations_of_a_loop_are_reported_together_too():
     async def look(ctx: StepContext[int]) -> int:
-        seen.append(len(served.front.posts))
         return ctx.input_data + 1
 
-    workflow = create_workflow(id="w").dountil(
-        create_step(id="look", execute=look), lambda c: c.input_data > 3
-    )
-    async with on_engine(workflows=[workflow.commit()]) as served:
+    async with on_engine(workflows=[loop(look, 5)]) as served:
+        assert (await served.start("w", 1)).result == 6
+        await until(lambda: served.front.posts)
+        iterations = [name for name in served.front.posted if "iter" in name]
+        assert (len(served.front.posts), len(iterations)) == (1, 5)
+
+
+async def begun(served: Served, run_id: str) -> None:
+    """Wait until storage knows that an iteration has begun: its record is written for that."""
+    async with asyncio.timeout(20):
+        while True:
+            stored = await served.app.storage.get_run("w", run_id)
+            if stored is not None and stored.snapshot.records["look"].status == "running":
+                return
+
+
+def die() -> None:
+    """End this request as the death of its process would: nobody hears of it."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+@pytest.mark.parametrize("failing", [0, 3], ids=["that succeed", "with a try that fails"])
+async def test_iterations_that_storage_alone_knows_run_once_and_keep_what_they_changed(failing: int):
+    ran: list[tuple[int, int]] = []
+
+    async def look(ctx: StepContext[int]) -> int:
+        if ctx.iteration_count == 4 and len(served.requests) == 1:
+            await begun(served, ctx.run_id)
+            die()
+            await asyncio.sleep(LONG)
+        ran.append((ctx.iteration_count, ctx.retry_count))
+        if ran[-1] == (failing, 0):
+            raise RuntimeError("once")
+        ctx.set_state({f"at {ctx.iteration_count}": ctx.input_data})
+        return ctx.input_data + 1
+
+    async with on_engine(workflows=[loop(look, 4)]) as served:
+        done = await served.start("w", 1)
+        assert (done.result, done.state) == (5, {"at 1": 1, "at 2": 2, "at 3": 3, "at 4": 4})
+        assert ran == [(1, 0), (2, 0), (3, 0), *([(3, 1)] if failing else []), (4, 0)]
+        assert len(served.requests) == 2
+
+
+async def test_an_iteration_waits_for_the_reports_of_large_ones_which_its_record_would_carry():
+    seen: list[int] = []
+
+    async def look(ctx: StepContext[Any]) -> str:
+        seen.append(len(served.front.posts))
+        return "x" * MOST_LATE_BYTES
+
+    async with on_engine(workflows=[loop(look, 3)]) as served:
         await served.start("w", 1)
         assert seen == [0, 1, 2]
 

@@ -33,7 +33,8 @@ snapshots = st.builds(
     timestamp=st.integers(1, 9),
 )  # fmt: skip
 events = st.builds(WorkflowEvent, texts, objects, st.just("r"), st.booleans())
-writes = st.builds(RecordWrite, records, st.just("op"), st.none() | objects)
+late = st.dictionaries(st.just("late"), objects)
+writes = st.builds(RecordWrite, records, st.just("op"), st.none() | objects, late)
 commits = st.builds(
     Commit, st.just("w"), st.just("r"), st.sampled_from([0, 0, 0, 1]), st.integers(1, 9),
     snapshots | st.builds(Inside, keys, st.just("op"), objects, legs),
@@ -78,7 +79,11 @@ async def told(storage: Any) -> list[Any]:
         await storage.list_runs(),
         orjson.loads(orjson.dumps(await storage.list_runs_json("w"))),
         [event for _, event in await storage.read_events("w", "r")],
-        [await storage.finished_memo("w", "r", leg=None, key=key, op="op") for key in ("a", "a/b", "d")],
+        [
+            await storage.finished_memo("w", "r", leg=None, key=key, op=op)
+            for key in ("a", "a/b", "d")
+            for op in ("op", "late")
+        ],
         await storage.undelivered(),
         await storage.active_local_runs(0),
         await storage.count_runs(["w"], ["pending", "running", "success", "canceled"]),

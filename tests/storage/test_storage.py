@@ -140,6 +140,20 @@ async def test_a_finished_operation_is_remembered_with_its_memo(storage) -> None
     assert await storage.finished_memo("w", "r", leg=1, key="two", op="op.two") is None
 
 
+async def test_memos_that_are_remembered_late_are_kept_with_the_record_that_others_write(storage) -> None:
+    await begun(storage)
+    late = {"op.1": {"record": 1}, "op.2": {"record": 2}}
+    for write in (
+        RecordWrite(StepResult("running"), late=late),
+        RecordWrite(StepResult("success"), "op.3", {"record": 3}, late),
+    ):
+        assert await storage.commit(Commit("w", "r", 1, 4, snapshot(), {"loop": write}))
+        known = [await storage.finished_memo("w", "r", leg=1, key="loop", op=f"op.{n}") for n in (1, 2, 3)]
+        assert known == [*late.values(), write.memo]
+    await storage.commit(Commit("w", "r", 1, 5, snapshot(), {"loop": None}))
+    assert await storage.finished_memo("w", "r", leg=1, key="loop", op="op.1") is None
+
+
 async def test_a_part_of_a_run_keeps_its_changes_with_its_record_and_leaves_the_header_alone(storage) -> None:
     await begun(storage)
     await commit(storage, inner={"x": 1}, snapshot=snapshot(state={"n": 1}))

@@ -1,4 +1,4 @@
-"""The seam between a workflow and what makes it durable: five verbs, two implementations.
+"""The seam between a workflow and what makes it durable: six verbs, two implementations.
 
 Implemented by `runners.local` and `runners.inngest`; called by the rest of `execution`.
 """
@@ -31,14 +31,20 @@ class DurableOps(Protocol):
         *,
         repeatable: bool = False,
         key: str | None = None,
+        carries: bool = False,
         kept: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
     ) -> Memo:
         """Run a body once and remember its memo (JSON data) under the operation's id.
 
         A `repeatable` body runs no code of steps; its memo may be remembered together with the next one's.
         `key` is that of the record that has the memo, too, until another operation writes it: so long it may
-        be remembered late. `kept` gives the memo that an earlier request's death has left in storage alone.
+        be remembered late. One that `carries` writes it with the `unremembered` memos. `kept` gives the memo
+        that an earlier request's death has left in storage alone.
         """
+        ...
+
+    def unremembered(self, key: str) -> Mapping[str, Memo]:
+        """The memos of ended operations on a record that are to be remembered late, by name."""
         ...
 
     async def sleep(self, op: str, until: int) -> None:

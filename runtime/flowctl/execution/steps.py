@@ -62,7 +62,7 @@ async def run_step(walk: Walk, call: Call) -> Outcome:
 
 async def _try(walk: Walk, call: Call, *, attempt: int) -> Outcome:
     op = f"{call.op}.try.{attempt}" if attempt else call.op
-    memo = await walk.run(op, call.key, partial(_body, walk, call, op, attempt))
+    memo = await walk.run(op, call.key, partial(_body, walk, call, op, attempt), carries=True)
     outcome = walk.ended.pop(op, None) or Outcome.from_memo(memo, call.payload)
     walk.take(op, call.key, outcome)
     walk.tried(call.key, None if _is_last(call, outcome, attempt) else outcome, attempt)
@@ -74,11 +74,11 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     if done is not None:
         return walk.taken_up(op, call.key, done, call.payload)
     before = walk.records.get(call.key)
-    begun = _begun(walk, call, before, attempt)
+    begun, late = _begun(walk, call, before, attempt), walk.ops.unremembered(call.key)
     call_id = walk.journal.new_id()
     started = [(f"{op}:start", events.step_started(walk.run_id, call.key, begun, call_id))]
     first = call.announced and not attempt
-    walk.hold({call.key: RecordWrite(begun)}, started if first else ())
+    walk.hold({call.key: RecordWrite(begun, late=late)}, started if first else ())
     try:
         await walk.let_others_begin()
         with telemetry.step_span(walk.name, call.key, attempt) as span:
@@ -94,7 +94,8 @@ async def _body(walk: Walk, call: Call, op: str, attempt: int) -> dict[str, Any]
     ended = _ending(walk, call, outcome, call_id) if last else []
     memo = outcome.to_memo() if walk.journal.repeats else {}
     finished = [(f"{op}:{event.type}", event) for event in ended]
-    await walk.commit(records={call.key: RecordWrite(outcome.record, op, memo or None)}, events=finished)
+    written = {call.key: RecordWrite(outcome.record, op, memo or None, late)}
+    await walk.commit(records=written, events=finished)
     return memo
 
 

@@ -320,7 +320,13 @@ class Walk:
             self.gathers -= 1
 
     async def run(
-        self, op: str, key: str, body: Callable[[], Awaitable[Memo]], *, repeatable: bool = False
+        self,
+        op: str,
+        key: str,
+        body: Callable[[], Awaitable[Memo]],
+        *,
+        repeatable: bool = False,
+        carries: bool = False,
     ) -> Memo:
         """Run an operation on a record: see DurableOps.
 
@@ -328,7 +334,7 @@ class Walk:
         """
         kept = partial(self.finished, op, key)
         record = None if self.gathers else key
-        return await self.ops.run(op, body, repeatable=repeatable, key=record, kept=kept)
+        return await self.ops.run(op, body, repeatable=repeatable, key=record, carries=carries, kept=kept)
 
     async def finished(self, op: str, key: str) -> Mapping[str, Any] | None:
         """The memo of an operation that an earlier request has ended: see Journal."""

@@ -26,6 +26,8 @@ SILENCE_SECONDS = 2.0
 """How long in a crowd a request goes on without hearing that the engine has taken a report."""
 MOST_WAITING = 50
 """So many steps are reported at once."""
+MOST_LATE_BYTES = 4096
+"""So much of what is not reported yet is written again with a record that it is about."""
 
 
 class StaleDispatchError(Exception):
@@ -36,12 +38,14 @@ class StaleDispatchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EndedStep:
-    """A body that ran in this request."""
+    """A body that ran in this request; `key` is that of the record that has its memo, `size` the memo's."""
 
     op: str
     memo: Memo
     began_ns: int
     ended_ns: int
+    key: str | None = None
+    size: int = 0
 
     @property
     def seconds(self) -> float:
@@ -71,26 +75,25 @@ class Checkpoints:
 
     Alone, a request waits for each report. In a crowd, where each costs what another run could do, it goes on
     meanwhile, and what ends until the engine has answered is reported together: nothing is lost with the
-    process, for a step that has ended is in storage, until another one writes its record. It goes on so while
-    the engine has lately taken it for the one that executes the run: not after a long step.
+    process, for a step that has ended is in storage; another one that writes its record, as a loop's next
+    iteration does, takes its memo along. It goes on so while the engine has lately taken it for the one that
+    executes the run: not after a long step.
     """
 
     api: EngineApi
     call: EngineCall | None
     began_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     waiting: list[EndedStep] = field(default_factory=list[EndedStep])
-    _records: set[str] = field(default_factory=set[str])
+    _on_their_way: list[EndedStep] = field(default_factory=list[EndedStep])
     _sending: asyncio.Task[bool] | None = None
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
     _is_refused: bool = False
     """The engine has not taken the newest report, which is tried again."""
     _confirmed: float = field(default_factory=time.monotonic)
 
-    def add(self, step: EndedStep, key: str | None = None) -> None:
-        """A step that has ended, and the key of the record that has its memo."""
-        self.waiting.append(step)
-        if key is not None:
-            self._records.add(key)
+    def unreported(self, key: str) -> Sequence[EndedStep]:
+        """The steps whose memos this record alone has."""
+        return [step for step in (*self._on_their_way, *self.waiting) if step.key == key]
 
     async def report(self) -> bool:
         """Report what waits: see `post`. In a crowd it is on its way then."""
@@ -126,14 +129,19 @@ class Checkpoints:
         self._hurry.set()
         return self._sending is None or await asyncio.shield(self._sending)
 
-    async def may_begin(self, key: str | None) -> bool:
+    async def may_begin(self, key: str | None, *, carries: bool) -> bool:
         """Whether a step that writes a record may begin: not when the engine does not take reports.
 
-        Waits while it does not answer as usual, or has yet to be told what that record alone tells.
-        Raises StaleDispatchError.
+        Waits while it does not answer as usual, or has yet to be told what that record alone tells, unless
+        the step carries that along and it is little. Raises StaleDispatchError.
         """
         is_under_way = self._sending is not None and not self._sending.done()
-        return (is_under_way and not self._is_refused and key not in self._records) or await self.settled()
+        may = is_under_way and not self._is_refused and self._may_write(key, carries=carries)
+        return may or await self.settled()
+
+    def _may_write(self, key: str | None, *, carries: bool) -> bool:
+        late = [step.size for step in self.unreported(key)] if key is not None else []
+        return sum(late) <= MOST_LATE_BYTES if carries else not late
 
     def close(self) -> None:
         """Send nothing more."""
@@ -148,11 +156,11 @@ class Checkpoints:
 
     async def _send(self) -> bool:
         while self.waiting:
-            taken, self.waiting = self.waiting, []
-            if self.call is None or not await self._sent(self.call, taken):
-                self.waiting = [*taken, *self.waiting]
+            self._on_their_way, self.waiting = self.waiting, []
+            if self.call is None or not await self._sent(self.call, self._on_their_way):
+                self.waiting, self._on_their_way = [*self._on_their_way, *self.waiting], []
                 return False
-        self._records.clear()
+            self._on_their_way = []
         return True
 
     async def _sent(self, call: EngineCall, steps: Sequence[EndedStep]) -> bool:

@@ -105,6 +105,7 @@ class InngestOps:
         *,
         repeatable: bool = False,
         key: str | None = None,
+        carries: bool = False,
         kept: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
     ) -> Memo:
         """See DurableOps."""
@@ -117,7 +118,12 @@ class InngestOps:
             return await self.ctx.step.run(op, partial(self._sized, body))
         if self.budget.request_is_spent and not repeatable and not self._remembers(f"{op}.pause"):
             raise Waits(f"{op}.pause", self.clock.now())
+        self._expect(await self.checkpoints.may_begin(key, carries=carries))
         return await self._reported(op, body, repeatable=repeatable, key=key)
+
+    def unremembered(self, key: str) -> Mapping[str, Memo]:
+        """See DurableOps."""
+        return {step.op: step.memo for step in self.checkpoints.unreported(key)}
 
     @property
     def _is_spent(self) -> bool:
@@ -231,10 +237,10 @@ class InngestOps:
 
     async def _reported(self, op: str, body: Body, *, repeatable: bool, key: str | None) -> Memo:
         """Run a body in line; what it came to is reported before anything else begins, if not in a crowd."""
-        self._expect(await self.checkpoints.may_begin(key))
-        began = time.time_ns()
+        began, size = time.time_ns(), self.budget.size
         memo = self._known[op] = await self._sized(body)
-        self.checkpoints.add(EndedStep(op, memo, began, time.time_ns()), key)
+        ended = EndedStep(op, memo, began, time.time_ns(), key, self.budget.size - size)
+        self.checkpoints.waiting.append(ended)
         if not repeatable:
             self._expect(await (self.checkpoints.report() if key else self.checkpoints.post()))
             await self._give_way()
@@ -314,7 +320,7 @@ class InngestOps:
         if not (turns.are_taken or is_several):
             return False
         mark, now = turns.mark(), time.time_ns()
-        self.checkpoints.add(EndedStep(mark, {}, now, now))
+        self.checkpoints.waiting.append(EndedStep(mark, {}, now, now))
         if self.in_line and await self.checkpoints.post():
             await turns.pass_on(mark)
             return True

@@ -82,13 +82,14 @@ class LocalOps:
         *,
         repeatable: bool = False,
         key: str | None = None,
+        carries: bool = False,
         kept: Callable[[], Awaitable[Mapping[str, Any] | None]] | None = None,
     ) -> Memo:
         """See DurableOps; a run whose steps never wait lets others in now and then.
 
         Branches take turns, step by step: on Inngest they do so while their steps are reported.
         """
-        del op, key, kept
+        del op, key, carries, kept
         memo = await self.in_flight.run(body)
         if self._gathers:
             if not repeatable:
@@ -97,6 +98,11 @@ class LocalOps:
             await asyncio.sleep(0)
             self._let_in = time.monotonic()
         return memo
+
+    def unremembered(self, key: str) -> Mapping[str, Memo]:
+        """See DurableOps."""
+        del key
+        return {}
 
     async def sleep(self, op: str, until: int) -> None:
         """See DurableOps; a run that is canceled sleeps no longer."""

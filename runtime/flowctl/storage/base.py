@@ -26,11 +26,15 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class RecordWrite:
-    """One step record; `op` and `memo` say which durable operation made it, once it is finished."""
+    """One step record; `op` and `memo` say which durable operation made it, once it is finished.
+
+    `late` has the memos of operations that had made it before, by name, which nobody else remembers yet.
+    """
 
     record: StepResult
     op: str | None = None
     memo: Mapping[str, Any] | None = None
+    late: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +186,7 @@ class Storage(Protocol):
         self, workflow_id: str, run_id: str, *, leg: int | None, key: str, op: str
     ) -> Mapping[str, Any] | None:
         """What that operation of that leg (None: of any) came to, if that is what was committed last of the
-        record."""
+        record, or was late then."""
         ...
 
     async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:

@@ -10,7 +10,7 @@ import orjson
 
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
-from flowctl.storage.base import Lease, RecordWrite, RunFilters
+from flowctl.storage.base import Inside, Lease, RecordWrite, RunFilters
 from flowctl.storage.lists import millis
 from flowctl.storage.rows import Row, base_of, body_of, dump, header_of, stored_run
 from flowctl.stored_run import StoredRun
@@ -25,14 +25,26 @@ class Entry:
     op: str | None = None
     memo: Mapping[str, Any] | None = None
     earlier: StepResult | None = None
+    late: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
-    def rewrite(
-        self, record: StepResult | None, leg: int, op: str | None, memo: Mapping[str, Any] | None
-    ) -> None:
-        """Put another in its place; the first time in a leg, what was there is kept."""
+    def forget(self, leg: int) -> None:
+        """Leave no record; the first time in a leg, what was there is kept."""
+        self._put(None, leg)
+
+    def rewrite(self, write: RecordWrite, leg: int) -> None:
+        """Put another record in its place, as `forget` does."""
+        self._put(write.record, leg)
+        self.op, self.memo, self.late = write.op, write.memo, write.late
+
+    def keep_inside(self, given: Inside, leg: int) -> None:
+        """Put what a nested workflow has changed, which leaves the record as it is."""
+        self._put(self.record, leg)
+        self.op, self.memo = given.op, given.memo
+
+    def _put(self, record: StepResult | None, leg: int) -> None:
         if self.leg < leg:
             self.earlier = self.record
-        self.record, self.leg, self.op, self.memo = record, leg, op, memo
+        self.record, self.leg, self.op, self.memo, self.late = record, leg, None, None, {}
 
 
 @dataclass(slots=True)
@@ -113,11 +125,10 @@ class KeptRun:
         """Put records, after forgetting those below the keys that have none."""
         for below in (key for key, write in writes.items() if write is None):
             for entry in (entry for key, entry in self.entries.items() if key.startswith(below)):
-                entry.rewrite(None, leg, None, None)
+                entry.forget(leg)
         for key, write in writes.items():
             if write is not None:
-                entry = self.entries.setdefault(key, Entry(None, leg))
-                entry.rewrite(write.record, leg, write.op, write.memo)
+                self.entries.setdefault(key, Entry(None, leg)).rewrite(write, leg)
 
     def replace_records(self, records: Mapping[str, StepResult], leg: int) -> None:
         """Put these instead of all there are."""

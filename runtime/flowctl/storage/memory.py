@@ -91,8 +91,7 @@ class MemoryStorage:
                 return False
             run.settle_shown(is_shown=commit.is_shown)
             if isinstance(given, Inside):
-                entry = run.entries[given.key]
-                entry.rewrite(entry.record, leg, given.op, given.memo)
+                run.entries[given.key].keep_inside(given, leg)
             else:
                 run.header = given
             run.status, run.updated_at = given.status, commit.now
@@ -108,9 +107,10 @@ class MemoryStorage:
         with self._lock:
             run = self._runs.get((workflow_id, run_id))
             entry = run.entries.get(key) if run else None
-            if entry is None or entry.memo is None or entry.op != op or leg not in {None, entry.leg}:
+            if entry is None or leg not in {None, entry.leg}:
                 return None
-            return orjson.loads(dump(entry.memo))
+            memo = entry.memo if entry.op == op and entry.memo is not None else entry.late.get(op)
+            return None if memo is None else orjson.loads(dump(memo))
 
     async def cancel(self, workflow_id: str, run_id: str, *, event: WorkflowEvent, now: int) -> bool:
         """See Storage."""

@@ -143,7 +143,15 @@ class SQLStorage(ABC):
         run, leg = (commit.workflow_id, commit.run_id), commit.leg
         change = _header_change(commit)
         records = [
-            (*run, key, body_of(write.record), leg, write.op, dump_or_none(write.memo))
+            (
+                *run,
+                key,
+                body_of(write.record),
+                leg,
+                write.op,
+                dump_or_none(write.memo),
+                dump_or_none(write.late or None),
+            )
             for key, write in commit.records.items()
             if write is not None
         ]
@@ -175,8 +183,9 @@ class SQLStorage(ABC):
 
         def work(db: Database) -> Any:
             legs = (0, NEWEST) if leg is None else (leg, leg)
-            row = db.execute(sql.FINISHED_MEMO, (workflow_id, run_id, key, *legs, op)).fetchone()
-            return orjson.loads(row[0]) if row else None
+            row = db.execute(sql.FINISHED_MEMO, (op, workflow_id, run_id, key, *legs)).fetchone()
+            own, late = row or (None, None)
+            return orjson.loads(own) if own else orjson.loads(late or "{}").get(op)
 
         return await self._transact(work, writes=False, is_short=True)
 
@@ -368,7 +377,7 @@ def _replace_records(
     db: Database, run: tuple[str, str], records: Mapping[str, StepResult], *, leg: int
 ) -> None:
     db.execute(sql.DELETE_RECORDS, run)
-    rows = [(*run, key, body_of(record), leg, None, None) for key, record in records.items()]
+    rows = [(*run, key, body_of(record), leg, None, None, None) for key, record in records.items()]
     if rows:
         db.executemany(sql.PUT_RECORD, rows)
 

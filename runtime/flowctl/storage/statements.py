@@ -75,6 +75,7 @@ MIGRATIONS: tuple[str, ...] = (
     INSERT INTO bases SELECT workflow_id, run_id, base FROM runs WHERE base IS NOT NULL;
     ALTER TABLE runs DROP COLUMN base;
     """,
+    "ALTER TABLE records ADD COLUMN late {json}",
 )
 # what stays as it is during a leg has rows of its own: SQLite writes a row anew as a whole, a large input too
 _BASE = "(SELECT body FROM bases WHERE bases.workflow_id = runs.workflow_id AND bases.run_id = runs.run_id)"
@@ -160,9 +161,11 @@ PRUNE_RUNS = """
     ) RETURNING workflow_id, run_id
 """
 PUT_RECORD = """
-    INSERT INTO records (workflow_id, run_id, key, body, leg, op, memo) VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO records (workflow_id, run_id, key, body, leg, op, memo, late) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (workflow_id, run_id, key)
-    DO UPDATE SET body = excluded.body, leg = excluded.leg, op = excluded.op, memo = excluded.memo,
+    DO UPDATE SET
+        body = excluded.body, leg = excluded.leg,
+        op = excluded.op, memo = excluded.memo, late = excluded.late,
         earlier = CASE WHEN records.leg < excluded.leg THEN records.body ELSE records.earlier END
 """
 READ_RECORDS = """
@@ -175,15 +178,16 @@ READ_EARLIER_RECORDS = """
 DELETE_RECORDS = "DELETE FROM records WHERE workflow_id = ? AND run_id = ?"
 FORGET_RECORDS_BELOW = """
     UPDATE records SET earlier = CASE WHEN leg < ? THEN body ELSE earlier END,
-        body = 'null', leg = ?, op = NULL, memo = NULL
+        body = 'null', leg = ?, op = NULL, memo = NULL, late = NULL
     WHERE workflow_id = ? AND run_id = ? AND substr(key, 1, ?) = ?
 """
 FINISHED_MEMO = """
-    SELECT memo FROM records
-    WHERE workflow_id = ? AND run_id = ? AND key = ? AND leg BETWEEN ? AND ? AND op = ? AND memo IS NOT NULL
+    SELECT CASE WHEN op = ? THEN memo END, late FROM records
+    WHERE workflow_id = ? AND run_id = ? AND key = ? AND leg BETWEEN ? AND ?
 """
 PUT_INSIDE = """
-    UPDATE records SET earlier = CASE WHEN leg < ? THEN body ELSE earlier END, leg = ?, op = ?, memo = ?
+    UPDATE records SET earlier = CASE WHEN leg < ? THEN body ELSE earlier END, leg = ?,
+        op = ?, memo = ?, late = NULL
     WHERE workflow_id = ? AND run_id = ? AND key = ?
 """
 PUT_EVENT = "INSERT INTO events (workflow_id, run_id, key, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
