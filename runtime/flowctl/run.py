@@ -57,8 +57,17 @@ SETTLE_POLL_SECONDS = 0.025
 class Run(Generic[Out]):
     """One run of a workflow. Made by `Workflow.create_run`; may be made again from its id."""
 
-    def __init__(self, workflow: Workflow[Any, Out], app: App, run_id: str, resource_id: str | None) -> None:
+    def __init__(
+        self,
+        workflow: Workflow[Any, Out],
+        app: App,
+        run_id: str,
+        resource_id: str | None,
+        *,
+        pending: StoredRun | None = None,
+    ) -> None:
         self.workflow, self.app, self.run_id, self.resource_id = workflow, app, run_id, resource_id
+        self._pending = pending
 
     @property
     def workflow_id(self) -> str:
@@ -293,7 +302,7 @@ class Run(Generic[Out]):
     async def _begin(
         self, input_data: Any, initial_state: Any, request_context: Any, *, per_step: bool
     ) -> Awaitable[Any]:
-        stored = await self._stored()
+        stored, self._pending = self._pending or await self._stored(), None
         if stored.status not in NEVER_STARTED:
             raise started_before(self.run_id, stored.status)
         begun = replace(
@@ -420,7 +429,8 @@ async def create_run(
         now=app.clock.now(),
         is_shown=is_persisted(workflow, "pending", {}, app.logger),
     )
-    return Run(workflow, app, id, stored.resource_id)
+    pending = stored if stored.status in NEVER_STARTED else None
+    return Run(workflow, app, id, stored.resource_id, pending=pending)
 
 
 def _added(whole: StoredRun, stored: StoredRun) -> dict[str, StepResult] | None:

@@ -33,7 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowctl.runners import checkpoints
+from flowctl.runners import engine_api
 from tests.crashes.lives import Death, Log, inngest_life, local_life
 from tests.postgres_server import postgres_server
 
@@ -209,7 +209,7 @@ def main() -> int:
     parser.add_argument("--crowded", action="store_true")
     given = parser.parse_args()
     if given.crowded:
-        checkpoints.CROWD = 1
+        engine_api.CROWD = 1
     logging.getLogger("flowctl").setLevel(logging.CRITICAL)  # a step of the story fails on purpose
     bad = 0
     with contextlib.ExitStack() as stack:

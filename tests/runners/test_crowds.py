@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowctl import StepContext, create_step, create_workflow
-from flowctl.runners import checkpoints
+from flowctl.runners import checkpoints, engine_api
 from flowctl.runners.checkpoints import MOST_LATE_BYTES, hashed
 from tests.runners.front import Served, on_engine
 
@@ -20,7 +20,7 @@ LONG = 60.0
 
 @pytest.fixture(autouse=True)
 def _each_request_is_crowded_and_reports_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "CROWD", 1)
+    monkeypatch.setattr(engine_api, "CROWD", 1)
     monkeypatch.setattr(checkpoints, "DELAY_SECONDS", LONG)
     monkeypatch.setattr(checkpoints, "LONG_SECONDS", LONG)
     monkeypatch.setattr(checkpoints, "SILENCE_SECONDS", LONG)

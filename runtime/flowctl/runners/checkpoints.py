@@ -16,9 +16,7 @@ from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.engine_call import EngineCall
 
 PAUSES_SECONDS = (0.1, 0.4)
-CROWD = 8
-"""So many requests at once crowd a process: their steps go on while they are being reported."""
-DELAY_SECONDS = 0.1
+DELAY_SECONDS = 0.2
 """How long in a crowd a report may wait for what ends after it."""
 LONG_SECONDS = 0.05
 """While a step lasts so long, the engine may have made another request for the run, which runs it too."""
@@ -112,7 +110,7 @@ class Checkpoints:
     @property
     def _is_crowded(self) -> bool:
         """Whether it is, or was: then one task sends all, so that reports do not overtake each other."""
-        return self._sending is not None or len(self.api.requests) >= CROWD
+        return self._sending is not None or self.api.is_crowded
 
     def _begin_sending(self) -> bool:
         """False when what was sent before was not taken. Raises StaleDispatchError."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30.0
 UNKNOWN_FOR_SECONDS = 300.0
+CROWD = 8
+"""So many requests at once crowd a process: their runs go on while the engine is being told of it."""
 JSON, LINES = "application/json", "application/x-ndjson"
 _NO_EVENT_KEY = "NO_EVENT_KEY"
 _PREFIX = re.compile(r"signkey-\w+-")
@@ -73,6 +75,11 @@ class EngineApi:
     takes_lines: bool = False
     """Whether the engine said that it takes several realtime messages in one request."""
     _uses_fallback_key: bool = False
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a call for each step would cost what other runs could do in that time."""
+        return len(self.requests) >= CROWD
 
     @property
     def takes_checkpoints(self) -> bool:

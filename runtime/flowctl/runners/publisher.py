@@ -16,7 +16,7 @@ from flowctl.events import WorkflowEvent
 from flowctl.runners.engine_api import EngineApi
 
 GRACE_SECONDS = 5.0
-DELAY_SECONDS = 0.02
+DELAY_SECONDS, CROWDED_SECONDS = 0.02, 0.2
 """How long a message may wait for others, so that sending it does not hold up the steps of a short run."""
 BATCH_BYTES = 256 * 2**10
 
@@ -51,7 +51,7 @@ class Publisher:
     async def _send(self) -> None:
         params = {"channel": self.channel, "topic": "watch"}
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DELAY_SECONDS):
+            async with asyncio.timeout(CROWDED_SECONDS if self.api.is_crowded else DELAY_SECONDS):
                 await self._hurry.wait()
         while self._waiting:
             count = _fitting(self._waiting) if self.api.takes_lines else 1
