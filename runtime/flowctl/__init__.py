@@ -17,8 +17,8 @@ _NAMES = {
     "flowctl.errors": (
         "AlreadyClaimedError AmbiguousStepError ConfigurationError DefinitionError EngineError "
         "FlowctlError NonRetriableError NotActiveError NotFoundError NotSuspendedError "
-        "RunNotFoundError RunStateError StepNotFoundError StillRunningError StorageError "
-        "TimeTravelError ValidationError WorkflowNotFoundError"
+        "RunNotFoundError RunStateError StateTooLargeError StepNotFoundError StillRunningError "
+        "StorageError TimeTravelError ValidationError WorkflowNotFoundError"
     ),
     "flowctl.events": "WorkflowEvent",
     "flowctl.mapping": "map_variable",

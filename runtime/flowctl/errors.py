@@ -3,6 +3,7 @@
     FlowctlError
     ├── DefinitionError              a workflow, step or app is put together wrongly
     ├── ValidationError              data does not fit a schema (carries the issues)
+    ├── StateTooLargeError           a run's state would be larger than one may be
     ├── NotFoundError                no such thing under that id
     │   ├── WorkflowNotFoundError
     │   ├── RunNotFoundError
@@ -41,6 +42,7 @@ __all__ = [
     "NotSuspendedError",
     "RunNotFoundError",
     "RunStateError",
+    "StateTooLargeError",
     "StepNotFoundError",
     "StillRunningError",
     "StorageError",
@@ -107,6 +109,21 @@ class ValidationError(FlowctlError):
         self.issues: list[Issue] = list(issues)
         lines = "".join(f"\n- {f'{i.path}: ' if i.path else ''}{i.message}" for i in self.issues)
         super().__init__(f"{what}: {lines}")
+
+
+class StateTooLargeError(FlowctlError):
+    """A run's state would be larger than one may be (bytes of JSON): nothing was changed."""
+
+    code = "STATE_TOO_LARGE"
+    http_status = 413
+    exit_code = 2
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size, self.limit = size, limit
+        super().__init__(
+            f"The run's state would be {size:,} bytes of JSON; {limit:,} is the most. "
+            "Keep large data in a database or file of yours, and in the state what names it."
+        )
 
 
 class NotFoundError(FlowctlError):

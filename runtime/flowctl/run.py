@@ -32,7 +32,7 @@ from flowctl.execution.time_travel import Records, Travel, plan_time_travel
 from flowctl.launch import NEVER_STARTED, is_under_way, launch, started_before
 from flowctl.request_context import RequestContext
 from flowctl.result import RunResult
-from flowctl.schema import parse, to_json
+from flowctl.schema import check_state_size, parse, to_json
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
 from flowctl.step import Step
 from flowctl.storage.base import Storage
@@ -305,11 +305,13 @@ class Run(Generic[Out]):
         stored, self._pending = self._pending or await self._stored(), None
         if stored.status not in NEVER_STARTED:
             raise started_before(self.run_id, stored.status)
+        state = self._valid(self.workflow.schemas.state, initial_state or {}, "Invalid initial state")
+        check_state_size(state)
         begun = replace(
             stored.snapshot,
             status="running",
             input=self._valid(self.workflow.schemas.input, input_data, "Invalid input data"),
-            state=self._valid(self.workflow.schemas.state, initial_state or {}, "Invalid initial state"),
+            state=state,
             request_context=self._valid_context(request_context),
         )
         await notify_started(self.workflow, partial(self._info, begun))

@@ -14,12 +14,14 @@ import pydantic
 import pydantic_core
 from typing_extensions import TypeVar
 
-from flowctl.errors import DefinitionError, Issue, SchemaIssues, ValidationError
+from flowctl.errors import DefinitionError, Issue, SchemaIssues, StateTooLargeError, ValidationError
 
 T = TypeVar("T", default=Any)
 
 _PLAIN = (bool, type(None))
 _SHOWN = 40
+MAX_STATE_BYTES = 32 * 2**20
+"""Of a run's state as JSON: each commit of a step writes all of it."""
 
 
 class NotJSONError(TypeError):
@@ -42,6 +44,12 @@ def to_json(value: object) -> Any:
     except TypeError:
         raise NotJSONError(f"{type(value).__name__} cannot be kept as JSON data: {_unkept(plain)}") from None
     return plain
+
+
+def check_state_size(state: Mapping[str, Any]) -> None:
+    """Refuse a state that is too large to be kept; raises StateTooLargeError."""
+    if (size := len(orjson.dumps(state))) > MAX_STATE_BYTES:
+        raise StateTooLargeError(size, MAX_STATE_BYTES)
 
 
 def _unkept(value: Any, path: str = "") -> str:

@@ -82,10 +82,10 @@ class Served:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     around: Callable[[str, Answer], Awaitable[None]] = _at_once
 
-    async def start(self, workflow_id: str, input_data: Any = None) -> Any:
+    async def start(self, workflow_id: str, input_data: Any = None, **options: Any) -> Any:
         """Run a workflow to its first stop."""
         run = await self.app.get_workflow(workflow_id).create_run()
-        return await run.start(input_data=input_data)
+        return await run.start(input_data=input_data, **options)
 
 
 @contextlib.asynccontextmanager

@@ -61,6 +61,16 @@ async def test_a_run_can_be_read_with_the_records_that_its_leg_began_with(storag
     assert await storage.get_earlier_run("w", "unknown") is None
 
 
+async def test_a_run_can_be_read_with_the_header_that_its_leg_began_with(storage) -> None:
+    await begun(storage)
+    before, after = snapshot(state={"at": 1}, positions={"": 1}), snapshot(state={"at": 2}, positions={"": 2})
+    await claim(storage, expected=["running"], snapshot=before)
+    await storage.commit(Commit("w", "r", 2, 2, after))
+    earlier, now = await storage.get_earlier_run("w", "r"), await storage.get_run("w", "r")
+    assert (earlier.snapshot.state, earlier.snapshot.positions) == ({"at": 1}, {"": 1})
+    assert (now.snapshot.state, now.snapshot.positions) == ({"at": 2}, {"": 2})
+
+
 async def test_records_that_a_leg_began_with_leave_out_those_below_what_has_succeeded(storage) -> None:
     await begun(storage)
     running = RecordWrite(StepResult("running"))

@@ -155,3 +155,18 @@ async def test_a_suspended_nested_workflow_is_resumed_from_its_own_row(register)
     await app.storage.save_snapshot("inner", "r", within)
     result = await (await workflow.create_run(run_id="r")).resume(step=["inner", "ask"], resume_data=10)
     assert (result.raw_result, ran) == (16, ["four"])
+
+
+async def test_a_sleep_that_ended_before_the_process_was_lost_is_not_slept_again(register) -> None:
+    ran.clear()
+    workflow = (
+        create_workflow(id="w").then(adding("one", 1)).sleep(3_600_000, id="nap").then(adding("two", 2))
+    )
+    app = await register(workflow)
+    one = {"status": "success", "payload": 0, "output": 1}
+    nap = {"status": "success", "payload": 1, "output": 1, "metadata": {"until": 1}}
+    await app.storage.save_snapshot(
+        "w", "r", interrupted({"input": 0, "one": one, "nap": nap}, activePaths=[1])
+    )
+    result = await (await workflow.create_run(run_id="r")).restart()
+    assert (result.raw_result, ran, result.steps["nap"].status) == (3, ["two"], "success")

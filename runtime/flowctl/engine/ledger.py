@@ -300,7 +300,7 @@ class Ledger:
     def _memoize(self, run: RunRow, effect: turn.Memoize, now: int) -> None:
         body = orjson.dumps(effect.body)
         if len(body) > MAX_STEP_BYTES:
-            self.end(run, "Failed", step_overflow(effect.name), now)
+            self.end(run, "Failed", step_overflow(effect.name, len(body)), now)
         else:
             self.end_step(run.run_id, effect.step_id, body, now, of=effect, run=run)
 

@@ -23,9 +23,12 @@ def overflow(*, steps: int, size: int) -> dict[str, Any] | None:
     return None
 
 
-def step_overflow(name: str) -> dict[str, Any]:
+def step_overflow(name: str, size: int) -> dict[str, Any]:
     """The error of a run with a step whose output is larger than `MAX_STEP_BYTES`."""
-    message = f"The output of step {name!r} exceeds the limit of {MAX_STEP_BYTES} bytes."
+    message = (
+        f"The output of step {name!r} has {size} bytes and exceeds the limit of {MAX_STEP_BYTES} bytes. "
+        "Keep what is large elsewhere, and give what names it."
+    )
     return _error("InngestErrStepOutputTooLarge", "step output size is greater than the limit", message)
 
 

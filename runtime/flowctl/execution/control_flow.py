@@ -275,7 +275,8 @@ async def _loop(walk: Walk, place: Place, node: LoopNode) -> Flow:
 async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     key, op = place.scope.key(node.step.id), place.op(node.step.id)
     start = partial(foreach_started, walk, place, node)
-    begun = walk.under_way(key) or await mark(walk, f"{op}.start", key, place.data, start)
+    ended_before = walk.ended_before(key)
+    begun = ended_before or walk.under_way(key) or await mark(walk, f"{op}.start", key, place.data, start)
     if begun.record.status == "failed":
         return flow_of(begun)
     items: list[Any] = place.data
@@ -296,8 +297,9 @@ async def _foreach(walk: Walk, place: Place, node: ForeachNode) -> Flow:
     ended = await walk.gather([partial(one, i) for i in left], limit=limit, stops=stops)
     outcomes |= {index: o for index, o in zip(left, ended, strict=True) if o is not None}
     flow = foreach_flow([outcomes[index] for index in sorted(outcomes)])
-    end = partial(foreach_ended, walk, key, begun.record, flow)
-    await mark(walk, f"{op}.end", key, place.data, end)
+    if ended_before is None:
+        end = partial(foreach_ended, walk, key, begun.record, flow)
+        await mark(walk, f"{op}.end", key, place.data, end)
     return flow
 
 

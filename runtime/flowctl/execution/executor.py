@@ -15,13 +15,13 @@ from flowctl.execution.control_flow import walk_nodes
 from flowctl.execution.ops import Memo
 from flowctl.execution.outcome import Flow
 from flowctl.execution.part import answer_of, scope_of
-from flowctl.execution.plans import LARGEST_EVENT_BYTES
+from flowctl.execution.plans import LARGEST_ANSWER_BYTES, LARGEST_EVENT_BYTES
 from flowctl.execution.walk import Part, Walk
-from flowctl.snapshot import RunError, RunStatus
+from flowctl.snapshot import RunError, RunStatus, Snapshot
 
 
 async def execute_leg(walk: Walk) -> dict[str, Any]:
-    """Walk the graph to the next stop and finish the leg: `{"status": …, "result"?, "error"?}`."""
+    """Walk the graph to the next stop and finish the leg; what its function answers, if it is one."""
     if not walk.leg.continues:
         await walk.ops.run("start", partial(_begin, walk), repeatable=True)
     flow = await walk_nodes(walk, walk.scope)
@@ -43,6 +43,16 @@ async def execute_part(walk: Walk, part: Part, payload: Any) -> Memo:
         return answer
     await walk.ops.run(f"{part.op}.output", partial(_keep, walk, {"output": answer.pop("output")}))
     return answer | {"isKept": True}
+
+
+def end_of(run: Snapshot) -> Memo:
+    """What a run's function answers at its end; a result that is too large for an engine stays in storage."""
+    shown: Memo = {"status": run.status, "runId": run.run_id}
+    if run.error is not None:
+        shown["error"] = run.error.to_json()
+    if run.status == "success" and len(orjson.dumps(run.result)) <= LARGEST_ANSWER_BYTES:
+        shown["result"] = run.result
+    return shown
 
 
 async def _keep(walk: Walk, kept: Memo) -> Memo:
@@ -74,10 +84,7 @@ async def _finish(walk: Walk, flow: Flow) -> dict[str, Any]:
     if not await walk.journal.commit(snapshot, records={}, events=ending, is_shown=is_shown):
         return _canceled(walk)
     _tell(walk, status, error)
-    shown: dict[str, Any] = {"status": status, "runId": walk.run_id}
-    if status == "success":
-        shown["result"] = result
-    return shown | ({"error": error.to_json()} if error else {})
+    return end_of(snapshot) if walk.journal.repeats else {}
 
 
 def _canceled(walk: Walk) -> dict[str, Any]:

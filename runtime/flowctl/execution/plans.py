@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flowctl.workflow import Workflow
 
 LARGEST_EVENT_BYTES = 128 * 1024
+LARGEST_ANSWER_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from flowctl import events
 from flowctl.execution import contexts
 from flowctl.execution.data import typed_before
 from flowctl.execution.outcome import Flow, error_of
-from flowctl.execution.place import Place
+from flowctl.execution.place import Place, flow_of
 from flowctl.execution.steps import Marked, mark
 from flowctl.execution.walk import Walk
 from flowctl.graph import SleepNode, SleepUntilNode
@@ -20,8 +20,10 @@ from flowctl.snapshot import StepResult
 
 
 async def sleep(walk: Walk, place: Place, node: SleepNode | SleepUntilNode) -> Flow:
-    """Wait, durably; a leg that goes on in the middle waits for what is left."""
+    """Wait, durably; a leg that goes on in the middle waits for what is left, if anything is."""
     key, op = place.scope.key(node.id), place.op(node.id)
+    if ended := walk.ended_before(key):
+        return flow_of(ended)
     record = walk.records.get(key)
     if record is None or record.status != "waiting" or walk.leg.kind == "start":
         begun = await mark(

@@ -18,7 +18,7 @@ from flowctl.execution.paths import without_meta
 from flowctl.execution.walk import Scope, Walk
 from flowctl.execution.writer import StreamWriter
 from flowctl.request_context import RequestContext
-from flowctl.schema import NotJSONError, own_copy, parse, parse_leniently, to_json
+from flowctl.schema import NotJSONError, check_state_size, own_copy, parse, parse_leniently, to_json
 from flowctl.snapshot import StepResult
 from flowctl.step import Step
 from flowctl.storage.base import RecordWrite
@@ -230,12 +230,11 @@ class _Context:
         walk, call, schemas = self.walk, self.call, self.call.step.schemas
         resumed = self.begun.resumed_at is not None
         resume_data = own_copy(walk.leg.resume_data) if resumed else None
-        state_schema = schemas.state or call.scope.workflow.schemas.state
         return ContextFacts(
             input_data=self._input(),
             resume_data=parse(schemas.resume, resume_data, what="Invalid resume data") if resumed else None,
             suspend_data=self._suspend_data(),
-            state=parse_leniently(state_schema, own_copy(walk.state)),
+            state=parse_leniently(self._state_schema, own_copy(walk.state)),
             request_context=self.request_context,
             writer=self.writes,
             run_id=walk.run_id,
@@ -265,6 +264,10 @@ class _Context:
         return parse(schema, payload, what="Step input validation failed")
 
     @property
+    def _state_schema(self) -> Any:
+        return self.call.step.schemas.state or self.call.scope.workflow.schemas.state
+
+    @property
     def _validates(self) -> bool:
         return self.call.scope.validates
 
@@ -277,9 +280,10 @@ class _Context:
         if not isinstance(given, dict):
             raise FlowctlError(f"ctx.set_state takes an object of the keys to change, not {state!r}.")
         changes: dict[str, Any] = self.state_changes | given
-        schema = self.call.step.schemas.state or self.call.scope.workflow.schemas.state
+        schema, whole = self._state_schema, {**self.walk.state, **changes}
+        check_state_size(whole)
         if self._validates:
-            parse(schema, {**self.walk.state, **changes}, what="Step state data validation failed")
+            parse(schema, whole, what="Step state data validation failed")
         self.state_changes = changes
 
     async def _succeeded(self, output: Any, facts: ContextFacts) -> Outcome:

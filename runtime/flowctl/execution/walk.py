@@ -238,6 +238,14 @@ class Walk:
             return None
         return Outcome(record)
 
+    def ended_before(self, key: str) -> Outcome | None:
+        """What an earlier leg brought to its end just before this one continued it: a sleep or a foreach."""
+        record = self.records.get(key)
+        if record is None or self.leg.kind != "restart":
+            return None
+        is_over = record.status == "success" or (record.status == "failed" and self.leg.continues)
+        return Outcome(record) if is_over else None
+
     def leave(self, prefix: str) -> None:
         """Forget where a nested workflow that has succeeded stood: long runs pass through very many."""
         self.positions = {key: at for key, at in self.positions.items() if not key.startswith(prefix)}

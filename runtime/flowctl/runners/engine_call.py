@@ -20,6 +20,7 @@ WHOLE_FUNCTION = "step"
 class EngineCall:
     """One request of the engine. `target` is the one step it is for, when it is for one.
 
+    `size` is its body's, which lacks the steps when the SDK `fetches_steps` since they are too large for it.
     `stack` has the hashed ids of steps in the order in which they ended, `steps` what they came to, where it
     was sent along.
     """
@@ -32,6 +33,7 @@ class EngineCall:
     target: str | None
     runs_at_once: bool
     size: int
+    fetches_steps: bool = False
     stack: Sequence[str] = ()
     steps: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -53,6 +55,7 @@ class EngineCall:
             target=None if target == WHOLE_FUNCTION else target,
             runs_at_once=not ctx.get("disable_immediate_execution"),
             size=len(body),
+            fetches_steps=bool(given.get("use_api")),
             stack=(ctx.get("stack") or {}).get("stack") or (),
             steps=given.get("steps") or {},
         )
@@ -64,6 +67,15 @@ class Received:
 
     call: EngineCall | None
     memos: inngest.StepMemos
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the engine remembers of the leg."""
+        if self.call is None or not self.memos.size:
+            return 0
+        if not self.call.fetches_steps:
+            return self.call.size
+        return sum(len(orjson.dumps(memo.data)) for memo in self.memos.values())
 
 
 _received: ContextVar[Received] = ContextVar("flowctl_received")

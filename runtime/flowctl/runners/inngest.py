@@ -20,7 +20,7 @@ from flowctl.context import AbortSignal, EngineInfo
 from flowctl.errors import ValidationError
 from flowctl.events import WorkflowEvent, run_finished
 from flowctl.execution.callbacks import is_persisted
-from flowctl.execution.executor import execute_leg
+from flowctl.execution.executor import end_of, execute_leg
 from flowctl.execution.plans import Leg, dispatch_body, plan_continuation
 from flowctl.execution.walk import Environment, Walk
 from flowctl.runners.checkpoints import Checkpoints
@@ -178,22 +178,20 @@ class BoundWorkflow:
 
     async def _known_end(self, planned: _Planned) -> dict[str, Any]:
         """What is to be answered for a leg that is over."""
-        ended = {"status": planned.status, "runId": planned.run_id}
         stored = await self.app.storage.get_run(self.workflow.id, planned.run_id)
         if stored is None or stored.status not in {"success", "failed"}:
-            return ended
-        error = stored.snapshot.error
-        return ended | ({"error": error.to_json()} if error else {"result": stored.snapshot.result})
+            return {"status": planned.status, "runId": planned.run_id}
+        return end_of(stored.snapshot)
 
     def _ops(self, ctx: inngest.Context) -> InngestOps:
         """The durable operations of the request that is being answered."""
         got = received()
-        call, limits, known = got.call, self.app.leg_limits, got.memos.size
+        call, limits = got.call, self.app.leg_limits
         ops = InngestOps(
             ctx,
             got.memos,
             self.app.clock,
-            Budget(limits, steps=known, size=call.size if call and known else 0),
+            Budget(limits, steps=got.memos.size, size=got.size),
             Checkpoints(self.api, call),
         )
         if call is not None and call.target is None:
@@ -206,9 +204,8 @@ class BoundWorkflow:
     async def _first_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
         data = ctx.event.data
         if not isinstance(data.get("leg"), int):
-            memo = await ops.run("plan", partial(self._plan_manual, ctx), repeatable=True)
-            leg = Leg("start", Snapshot.from_json(memo["snapshot"]))
-            return await self._unless_moved_on(_Planned(ctx.run_id, leg, memo["leg"]))
+            memo = await ops.plan("plan", partial(self._claim_manual, ctx), repeatable=True)
+            return await self._stored_plan(ctx.run_id, memo["leg"], {"kind": "start"})
         if "inputData" not in data:
             return await self._later_plan(ctx, ops)
         snapshot = Snapshot(
@@ -227,20 +224,20 @@ class BoundWorkflow:
         is_over = number != planned.number or status not in ACTIVE
         return _Planned(planned.run_id, None, 0, status) if is_over else planned
 
-    async def _later_plan(self, ctx: inngest.Context, ops: InngestOps) -> _Planned:
-        """From what is stored as it was when the leg began, unless the run has moved on meanwhile."""
-        data, storage = ctx.event.data, await self.app.opened()
-        run_id = str(data["runId"])
-        stored = await storage.get_earlier_run(self.workflow.id, run_id)
-        if stored is None or stored.leg != data["leg"] or stored.status not in ACTIVE:
-            return _Planned(run_id, None, 0, stored.status if stored else "deleted")
-        memo = await ops.run("plan", partial(_header, stored.snapshot))
-        header = Snapshot.from_json({**memo["header"], "runId": run_id})
-        snapshot = replace(header, input=stored.snapshot.input, records=stored.snapshot.records)
-        return _Planned(run_id, Leg.from_json(data, snapshot), stored.leg)
+    async def _later_plan(self, ctx: inngest.Context, _: InngestOps) -> _Planned:
+        data = ctx.event.data
+        return await self._stored_plan(str(data["runId"]), data["leg"], data)
 
-    async def _plan_manual(self, ctx: inngest.Context) -> dict[str, Any]:
-        """A run that was begun by an event sent by hand or a cron: it has the engine's run id."""
+    async def _stored_plan(self, run_id: str, number: Any, leg: Mapping[str, Any]) -> _Planned:
+        """From what is stored as it was when the leg began, unless the run has moved on meanwhile."""
+        storage = await self.app.opened()
+        stored = await storage.get_earlier_run(self.workflow.id, run_id)
+        if stored is None or stored.leg != number or stored.status not in ACTIVE:
+            return _Planned(run_id, None, 0, stored.status if stored else "deleted")
+        return _Planned(run_id, Leg.from_json(leg, stored.snapshot), number)
+
+    async def _claim_manual(self, ctx: inngest.Context) -> dict[str, Any]:
+        """Begin a run for an event sent by hand or a cron: it has the engine's run id."""
         data, schemas, storage = ctx.event.data, self.workflow.schemas, await self.app.opened()
         given = data.get("inputData", self.workflow.options.cron_input)
         try:
@@ -277,7 +274,7 @@ class BoundWorkflow:
             is_shown=self._is_persisted("running"),
         )
         leg = await storage.claim(claim) if stored.status == "pending" else None
-        return {"snapshot": replace(snapshot, serialized_step_graph=[]).to_json(), "leg": leg or stored.leg}
+        return {"leg": leg or stored.leg}
 
     async def _execute(self, ctx: inngest.Context, ops: InngestOps, leg: Leg, number: int) -> Any:
         graph = self.workflow.serialized_step_graph
@@ -381,12 +378,6 @@ def _transforms_output(client: inngest.Inngest) -> bool:
     """Whether a middleware of the client changes what steps give, which only inngest-py itself can apply."""
     plain = inngest.Middleware.transform_output, inngest.MiddlewareSync.transform_output
     return any(getattr(one, "transform_output", None) not in plain for one in client.middleware)
-
-
-async def _header(snapshot: Snapshot) -> dict[str, Any]:
-    """What a leg begins with beside the records and the input, which storage keeps as they were."""
-    shown = replace(snapshot, records={}, input=None, serialized_step_graph=[])
-    return {"header": shown.header_json()}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import inngest
 import orjson
 from inngest._internal.server_lib import Opcode
-from inngest._internal.step_lib import ResponseInterrupt, StepInfo, StepResponse
+from inngest._internal.step_lib import ResponseInterrupt, SkipInterrupt, StepInfo, StepResponse
 from inngest._internal.types import EmptySentinel
 
 from flowctl.clock import Clock
@@ -110,12 +110,27 @@ class InngestOps:
     ) -> Memo:
         """See DurableOps."""
         if self._remembers(op):
+            self.lines.remember(op)
+            self.budget.goes_on = True
             return self._known[op]
         await self._let_in()
         if self.may_roll_over and self._is_spent and (kept is None or await kept() is None):
             raise RollOver  # what has ended belongs to this leg: the next one would not know what it changed
+        counted = partial(self._counted, body, is_kept=kept is not None)
+        return await self._first_time(op, counted, repeatable=repeatable, key=key, carries=carries)
+
+    async def plan(self, op: str, body: Body, *, repeatable: bool = False) -> Memo:
+        """As `run`, for what comes before the walk: no leg ends by it, or goes on by it."""
+        if self._remembers(op):
+            return self._known[op]
+        await self._let_in()
+        return await self._first_time(op, body, repeatable=repeatable)
+
+    async def _first_time(
+        self, op: str, body: Body, *, repeatable: bool, key: str | None = None, carries: bool = False
+    ) -> Memo:
         if not self.in_line:
-            return await self.ctx.step.run(op, partial(self._sized, body))
+            return await self.ctx.step.run(op, body)
         if self.budget.request_is_spent and not repeatable and not self._remembers(f"{op}.pause"):
             raise Waits(f"{op}.pause", self.clock.now())
         self._expect(await self.checkpoints.may_begin(key, carries=carries))
@@ -153,11 +168,12 @@ class InngestOps:
         if not self._has_ended(op):
             await current_arm().enter()
             await self._engine_invoke(op, workflow, ask())
+        self.lines.remember(op)
         answer = self._known[op]
         take(answer)
         if answer.get("isLong"):
             await self._let_in()
-            self.budget.steps = self.budget.limits.steps
+            self.budget.end()
             raise RollOver
         return answer
 
@@ -167,7 +183,6 @@ class InngestOps:
             return self._remembers(op)
         except inngest.StepError as err:
             self._known[op] = failure(err.name, err.message)
-            self.lines.remember(op)
             current_arm().note_begun()
             return True
 
@@ -231,14 +246,13 @@ class InngestOps:
         if memo.error is not None:
             raise inngest.StepError(memo.error.message, memo.error.name, memo.error.stack)
         self._known[op] = memo.data
-        self.lines.remember(op)
         current_arm().note_begun()
         return True
 
     async def _reported(self, op: str, body: Body, *, repeatable: bool, key: str | None) -> Memo:
         """Run a body in line; what it came to is reported before anything else begins, if not in a crowd."""
         began, size = time.time_ns(), self.budget.size
-        memo = self._known[op] = await self._sized(body)
+        memo = self._known[op] = await body()
         ended = EndedStep(op, memo, began, time.time_ns(), key, self.budget.size - size)
         self.checkpoints.waiting.append(ended)
         if not repeatable:
@@ -258,11 +272,11 @@ class InngestOps:
             await asyncio.sleep(0)
             self._gave_way = time.monotonic()
 
-    async def _sized(self, body: Body) -> Memo:
-        """Run a body; what it came to is in storage, so a memo that is too large need not be sent."""
+    async def _counted(self, body: Body, *, is_kept: bool) -> Memo:
+        """Run a body; where its end is kept in a record, a memo that is too large need not be sent."""
         memo = await body()
         self.budget.spend(len(orjson.dumps(memo)))
-        if self.may_roll_over and self.budget.size >= self.budget.limits.size:
+        if is_kept and self.may_roll_over and self.budget.size >= self.budget.limits.size:
             raise RollOver
         return memo
 
@@ -340,16 +354,20 @@ class InngestOps:
         window: int,
         stops: Callable[[Any], bool] | None,
     ) -> list[Any]:
-        values: list[list[Any]] = []
         lines, around = self.lines.beginning_here(thunks), self._in_branches
 
-        async def branches() -> None:
-            values.append(await replayed(lines, window, stops))
+        async def branches() -> list[Any] | SkipInterrupt:
+            try:
+                return await replayed(lines, window, stops)
+            except SkipInterrupt as skip:  # the group would go on without the values, to whatever follows it
+                return skip
 
         self._in_branches = True
-        await self.ctx.group.parallel((branches,), parallel_mode=inngest.ParallelMode.RACE)
+        [values] = await self.ctx.group.parallel((branches,), parallel_mode=inngest.ParallelMode.RACE)
         self._in_branches = around
-        return values[0]
+        if isinstance(values, SkipInterrupt):
+            raise values
+        return values
 
 
 def _time_of(waits: Waits) -> int:

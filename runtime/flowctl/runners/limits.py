@@ -15,17 +15,24 @@ class Budget:
     limits: LegLimits
     steps: int
     size: int
+    goes_on: bool = False
+    """Whether the leg has come further than the one before."""
     began: float = field(default_factory=time.monotonic)
 
     def spend(self, size: int) -> None:
-        """Count a memo."""
+        """Count a memo of an operation that has ended."""
         self.steps += 1
         self.size += size
+        self.goes_on = True
+
+    def end(self) -> None:
+        """Leave the leg nothing more."""
+        self.steps, self.goes_on = self.limits.steps, True
 
     @property
     def leg_is_spent(self) -> bool:
-        """Whether the leg should end here."""
-        return self.steps >= self.limits.steps or self.size >= self.limits.size
+        """Whether the leg should end here: not before an operation has ended in it."""
+        return self.goes_on and (self.steps >= self.limits.steps or self.size >= self.limits.size)
 
     @property
     def request_is_spent(self) -> bool:

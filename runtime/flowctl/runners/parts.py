@@ -83,7 +83,7 @@ async def _given(storage: Storage, part: Part, data: Mapping[str, Any], ops: Inn
     run, is_told = (part.workflow_id, part.run_id), "inputData" in data
     memo: Memo = {}
     if not is_told:
-        memo = await ops.run(f"{part.op}.plan", partial(_stored, storage, part))
+        memo = await ops.plan(f"{part.op}.plan", partial(_stored, storage, part))
     records: dict[str, StepResult] = {}
     if part.continues and (earlier := await storage.get_earlier_run(*run)) is not None:
         records = {k: r for k, r in earlier.snapshot.records.items() if k.startswith(f"{part.key}/")}

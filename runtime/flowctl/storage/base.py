@@ -216,9 +216,10 @@ class Storage(Protocol):
         ...
 
     async def get_earlier_run(self, workflow_id: str, run_id: str) -> StoredRun | None:
-        """One run with the records it had when its newest leg began, or None.
+        """One run with the header and the records it had when its newest leg began, or None.
 
-        Those below a record that succeeded are left out: a leg passes over them, and there may be very many.
+        Its status is that of now. Records below one that succeeded are left out: a leg passes over them, and
+        there may be very many.
         """
         ...
 

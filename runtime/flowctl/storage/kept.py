@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(slots=True)
 class KeptRun:
-    """All that is stored of a run; `base` has what stays during a leg, `header` what commits change.
+    """All that is stored of a run; `base` is as its newest leg began, `header` what commits change.
 
     While another state than this one is shown, that is `shown`; one that `is_hidden` was never shown.
     """
@@ -86,12 +86,12 @@ class KeptRun:
 
     def read(self) -> StoredRun:
         """A copy of the run as it stands."""
-        return stored_run(self._row(), [(key, _body(e.record)) for key, e in self.entries.items()])
+        return stored_run(self._row(self.header), [(key, _body(e.record)) for key, e in self.entries.items()])
 
     def read_earlier(self) -> StoredRun:
-        """A copy of the run with the records that its newest leg began with."""
+        """A copy of the run with the header and the records that its newest leg began with."""
         then = ((key, e.record if e.leg < self.leg else e.earlier) for key, e in self.entries.items())
-        return stored_run(self._row(), [(key, _body(record)) for key, record in then], whole=False)
+        return stored_run(self._row(self.base), [(key, _body(record)) for key, record in then], whole=False)
 
     def read_shown(self) -> StoredRun | None:
         """A copy of the run as it is shown."""
@@ -134,9 +134,9 @@ class KeptRun:
         """Put these instead of all there are."""
         self.entries = {key: Entry(record, leg) for key, record in records.items()}
 
-    def _row(self) -> Row:
+    def _row(self, header: Snapshot) -> Row:
         known = (*self.key, self.resource_id, self.status, self.created_at, self.updated_at, self.leg)
-        return (*known, base_of(self.base), header_of(self.header))
+        return (*known, base_of(self.base), header_of(header))
 
 
 def _body(record: StepResult | None) -> str | None:

@@ -82,6 +82,7 @@ class SQLStorage(ABC):
         is_shown: bool = True,
     ) -> StoredRun:
         """See Storage."""
+        header = header_of(snapshot)
 
         def work(db: Database) -> StoredRun | None:
             row = (
@@ -92,11 +93,11 @@ class SQLStorage(ABC):
                 snapshot.status,
                 now,
                 now,
-                header_of(snapshot),
+                header,
                 int(not is_shown),
             )
             if db.execute(sql.INSERT_RUN, row).rowcount:
-                db.execute(sql.PUT_BASE, (workflow_id, run_id, base_of(snapshot)))
+                db.execute(sql.PUT_BASE, (workflow_id, run_id, base_of(snapshot), header))
                 return created_run(workflow_id, resource_id, snapshot, now)
             return _read_run(db, workflow_id, run_id)
 
@@ -107,6 +108,7 @@ class SQLStorage(ABC):
 
     async def claim(self, claim: Claim) -> int | None:
         """See Storage."""
+        header = header_of(claim.snapshot)
 
         def work(db: Database) -> int | None:
             lease, run = claim.lease, (claim.workflow_id, claim.run_id)
@@ -117,7 +119,7 @@ class SQLStorage(ABC):
                 (
                     claim.snapshot.status,
                     claim.now,
-                    header_of(claim.snapshot),
+                    header,
                     *holder,
                     claim.snapshot.status if claim.is_shown else None,
                     *run,
@@ -127,7 +129,7 @@ class SQLStorage(ABC):
             ).fetchone()
             if row is None:
                 return None
-            db.execute(sql.PUT_BASE, (*run, base_of(claim.snapshot)))
+            db.execute(sql.PUT_BASE, (*run, base_of(claim.snapshot), header))
             settle_shown(db, run, before, claim, is_apart=row[0])
             leg: int = row[1]
             if claim.records is not None:
@@ -211,7 +213,7 @@ class SQLStorage(ABC):
             header = header_of(given)
             db.execute(sql.INSERT_RUN, (*run, None, given.status, given.status, now, now, header, 0))
             db.execute(sql.REPLACE_HEADER, (given.status, now, header, given.status, *run))
-            db.execute(sql.PUT_BASE, (*run, base_of(given)))
+            db.execute(sql.PUT_BASE, (*run, base_of(given), header))
             _replace_records(db, run, given.records, leg=0)
 
         await self._transact(work)
@@ -250,7 +252,7 @@ class SQLStorage(ABC):
 
         def work(db: Database) -> StoredRun | None:
             run = (workflow_id, run_id)
-            row = db.execute(sql.READ_RUN, run).fetchone()
+            row = db.execute(sql.READ_EARLIER_RUN, run).fetchone()
             if row is None:
                 return None
             records = db.execute(sql.READ_EARLIER_RECORDS, (row[6], *run)).fetchall()

@@ -76,9 +76,11 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE runs DROP COLUMN base;
     """,
     "ALTER TABLE records ADD COLUMN late {json}",
+    "ALTER TABLE bases ADD COLUMN header {json}",
 )
 # what stays as it is during a leg has rows of its own: SQLite writes a row anew as a whole, a large input too
-_BASE = "(SELECT body FROM bases WHERE bases.workflow_id = runs.workflow_id AND bases.run_id = runs.run_id)"
+_BASES = "FROM bases WHERE bases.workflow_id = runs.workflow_id AND bases.run_id = runs.run_id"
+_BASE = f"(SELECT body {_BASES})"
 
 ALL = 2**62  # rows, where a statement has a limit
 
@@ -88,8 +90,8 @@ INSERT_RUN = """
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 PUT_BASE = """
-    INSERT INTO bases (workflow_id, run_id, body) VALUES (?, ?, ?)
-    ON CONFLICT (workflow_id, run_id) DO UPDATE SET body = excluded.body
+    INSERT INTO bases (workflow_id, run_id, body, header) VALUES (?, ?, ?, ?)
+    ON CONFLICT (workflow_id, run_id) DO UPDATE SET body = excluded.body, header = excluded.header
 """
 CLAIM_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, header = ?, leg = leg + 1,
@@ -127,6 +129,11 @@ READ_RUN = f"""
     SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, {_BASE}, header FROM runs
     WHERE workflow_id = ? AND run_id = ?
 """  # noqa: S608 - _BASE is a constant
+READ_EARLIER_RUN = f"""
+    SELECT workflow_id, run_id, resource_id, status, created_at, updated_at, leg, {_BASE},
+        COALESCE((SELECT bases.header {_BASES}), header) FROM runs
+    WHERE workflow_id = ? AND run_id = ?
+"""  # noqa: S608 - _BASE and _BASES are constants
 LOCK_IF_SHOWN_AS_IT_STANDS = f"""
     UPDATE runs SET status = status
     WHERE workflow_id = ? AND run_id = ? AND hidden = 0 AND shown IS NULL
