@@ -207,3 +207,52 @@ async def test_a_run_that_the_engine_cannot_go_on_with_fails_by_a_named_error_an
     assert caplog.text.count("Traceback") == 1
     world.engine._store.db.execute("DROP TRIGGER forbidden")
     assert await world.result("t/easy") == "done"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_events": inngest.Batch(max_size=9, timeout=1000)},
+        {"debounce": inngest.Debounce(period=1000)},
+    ],
+    ids=["batch", "debounce"],
+)
+async def test_a_start_that_the_engine_cannot_make_is_left_out_by_name_and_the_next_one_is_made(
+    world, caplog, options
+):
+    @world.function("hard", **options)
+    async def hard(ctx: inngest.Context) -> int:
+        return len(ctx.events)
+
+    async def is_told() -> bool:
+        return f"The function t-hard is not started for what it was due for: {lost}." in caplog.text
+
+    await world.start()
+    forbid(world, "INSERT ON main.runs")
+    lost = await world.send("t/hard")
+    await until(is_told, "the error")
+    world.engine._store.db.execute("DROP TRIGGER forbidden")
+    assert await world.result("t/hard") == 1
+    assert (caplog.text.count("Traceback"), await world.runs(lost)) == (1, [])
+
+
+async def test_a_time_of_a_schedule_at_which_the_engine_fails_is_left_out_and_the_next_one_is_not(
+    world, caplog
+):
+    ran: list[str] = []
+
+    @world.function("ticks", trigger=inngest.TriggerCron(cron="* * * * * *"))
+    async def ticks(ctx: inngest.Context) -> None:
+        ran.append(ctx.run_id)
+
+    async def is_told() -> bool:
+        return "The function t-ticks is not started for what it was due for: the schedule" in caplog.text
+
+    async def has_run() -> bool:
+        return bool(ran)
+
+    await world.start()
+    forbid(world, "INSERT ON main.runs")
+    await until(is_told, "the error")
+    world.engine._store.db.execute("DROP TRIGGER forbidden")
+    await until(has_run, "the next time")

@@ -28,7 +28,7 @@ from flowctl.engine.protocol import Function, parsed_json
 from flowctl.engine.signing import Keys
 from flowctl.engine.starts import CALL, FETCH
 from flowctl.engine.store import Job, RunRow, may_pass
-from flowctl.engine.timers import Timers
+from flowctl.engine.timers import OF_FUNCTIONS, Timers
 from flowctl.engine.timing import Clock, SystemClock
 from flowctl.engine.transport import (
     Answer,
@@ -186,7 +186,7 @@ class Executor:
             self._failed(job, error)
 
     def _failed(self, job: Job, error: BaseException) -> None:
-        """A job failed inside the engine: it is done again if the cause may pass, else its run fails."""
+        """A job failed inside the engine: it is done again if the cause may pass, else given up."""
         if isinstance(error, sqlite3.Error) and may_pass(error):
             self._database_failed(error)
         else:
@@ -195,14 +195,17 @@ class Executor:
             self._put_back(job)
 
     def _gave_up(self, job: Job, error: BaseException) -> bool:
-        """Fail a job's run; False when it has none that goes on, or that fails as well."""
+        """Fail a job's run, or let go of a function's timer; False when neither can be done."""
         try:
+            if job.kind in OF_FUNCTIONS:
+                self.timers.give_up(job, now=self.clock.now())
+                return True
             run = self.ledger.store.run(job.run_id)
             if run is None or run.ended_at is not None:
                 return False
             self.ledger.give_up(run, error, now=self.clock.now())
         except Exception as err:  # noqa: BLE001 - the job is done again, and comes here again
-            log.error("The run %s could not be ended: %s", job.run_id, err)  # noqa: TRY400 - told whole before
+            log.error("What was due for %s could not be ended: %s", job.run_id, err)  # noqa: TRY400 - told whole before
             return False
         return True
 

@@ -72,6 +72,11 @@ class Starts:
             held = sorted(rows)
             self.begin(function, [orjson.loads(body) for *_, body in held], held[-1][2], now)
 
+    def drop_held(self, job: Job) -> list[str]:
+        """Forget the events that were held for a timer; the ids of them."""
+        rows = self.store.db.execute(sql.TAKE_HELD, (job.run_id, job.target)).fetchall()
+        return [event_id for *_, event_id, _ in sorted(rows)]
+
     def begin(
         self, function: Function, events: Sequence[Mapping[str, Any]], event_id: str, now: int
     ) -> str | None:

@@ -52,7 +52,7 @@ class Syncs:
                 registered = False
                 if str(err) != told:
                     level = logging.INFO if isinstance(err, OSError) else logging.WARNING
-                    log.log(level, "%s is not synced: %s", url, err)
+                    log.log(level, "%s is not synced: %s", url, str(err).removeprefix(f"{url}: "))
                 told = str(err)
             if registered and not poll:
                 return

@@ -5,6 +5,7 @@ Called by `executor`.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ from flowctl.engine.ends import CANCELLED_RUN, FAILED_RUN, made
 from flowctl.engine.ledger import TIMEOUT, Ledger
 from flowctl.engine.protocol import SCHEDULED, iso
 from flowctl.engine.store import Job
+
+OF_FUNCTIONS = frozenset({starts.DEBOUNCE, starts.BATCH, starts.CRON})
+"""The kinds of timers that name a function where others name a run."""
+
+log = logging.getLogger("flowctl.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,21 @@ class Timers:
                     self._tick(job, now)
                 case _:
                     self._end_step(job, now)
+        ledger.wake()
+
+    def give_up(self, job: Job, *, now: int) -> None:
+        """Let go of a timer of a function that the engine cannot do, and say what is lost; one transaction.
+
+        A schedule goes on with its next time.
+        """
+        ledger = self.ledger
+        with ledger.store.transaction():
+            ledger.store.db.execute(sql.DELETE_JOB, (job.id,))
+            lost = ledger.starts.drop_held(job)
+            if job.kind == starts.CRON and (function := ledger.functions.get(job.run_id)) is not None:
+                ledger.starts.schedule_next(function, job.target, now=now)
+        what = f"the schedule {job.target!r} at {iso(now)}" if job.kind == starts.CRON else ", ".join(lost)
+        log.error("The function %s is not started for what it was due for: %s.", job.run_id, what)
         ledger.wake()
 
     def _end(self, job: Job, status: str, output: Any, now: int) -> None:
