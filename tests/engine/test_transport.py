@@ -14,6 +14,7 @@ from flowctl.engine.transport import (
     Answer,
     BrokenError,
     MalformedError,
+    NotReachedError,
     TooLargeError,
     Transport,
 )
@@ -156,3 +157,12 @@ async def test_a_redirect_is_followed_with_the_query_that_says_what_is_called(st
     async with served(serve) as (transport, url):
         await transport.request("POST", f"{url}?fnId=f", headers={}, body=b"{}")
     assert asked == [b"POST /?fnId=f", f"{method} /there?call=1&fnId=f".encode()]
+
+
+async def test_a_connection_that_does_not_come_about_in_time_is_told_with_its_reason_and_without_its_query(
+    monkeypatch,
+):
+    monkeypatch.setattr("flowctl.engine.transport.CONNECT_SECONDS", 0.0)
+    with pytest.raises(NotReachedError) as failed:
+        await Transport().request("POST", "http://127.0.0.1:1/api/inngest?fnId=f&stepId=s", headers={})
+    assert str(failed.value) == "http://127.0.0.1:1/api/inngest: no connection in time"

@@ -317,7 +317,7 @@ async def _connect(place: _Place, url: str, answers: ByteBudget) -> _Connection:
                 lambda: _Connection(answers), place.host, place.port, ssl=tls
             )
     except OSError as err:  # a TimeoutError is one
-        raise NotReachedError(f"{url}: {err or 'no connection in time'}") from err
+        raise NotReachedError(f"{url.partition('?')[0]}: {str(err) or 'no connection in time'}") from err
     return connection
 
 
