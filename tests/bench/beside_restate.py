@@ -3,9 +3,9 @@
     python tests/bench/beside_restate.py [--restate FOLDER] [--runs 7]
 
 `chain` is a flowctl workflow of n steps, `loop` one whose one step is run n times (engine and storage in
-files), `function` an inngest-py one of n steps (engine in a file), `restate` a handler of n `ctx.run`. Each
-is timed from the request that starts it to the moment when its caller knows its result, one after the other
-in each round, on this machine. FOLDER has `node_modules/.bin/restate-server` (npm
+files), `function` an inngest-py one of n steps that flowctl serves (engine in a file), `restate` a handler of
+n `ctx.run`. Each is timed from the request that starts it to the moment when its caller knows its result, one
+after the other in each round, on this machine. FOLDER has `node_modules/.bin/restate-server` (npm
 `@restatedev/restate-server`) and `venv/bin/python` with `restate-sdk` and `hypercorn`, on which its
 documentation runs it; without it the others are timed. Our apps run on uvicorn, as `flowctl start` has it.
 All are driven through the engine's small transport: httpx would take more of the processors than what is
@@ -68,7 +68,7 @@ def chain(steps: int) -> Workflow[Any, Any]:
 def serve_app(kind: str, engine_url: str, port: int, folder: Path) -> None:
     settle_memory()
     if kind == "function":
-        serve_forever("sdk", engine_url, port)
+        serve_forever("function", engine_url, port)
     else:
         app = flowctl_app(engine_url, folder)
         uvicorn.run(app.asgi, host="127.0.0.1", port=port, log_level="error", access_log=False)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ import psutil
 import uvicorn
 
 from flowctl import App, serve
+from flowctl.legs import LegLimits
 
 APP, EVENT = "engine-bench", "bench/steps"
 SEQUENTIAL, CONCURRENT_RUNS, CONCURRENT_STEPS = (1, 10, 100), 50, 10
 
 
-def sdk(engine_url: str, ended: Callable[[str], None]) -> Any:
-    """A function of n steps, served by flowctl."""
+def sdk(engine_url: str, ended: Callable[[str], None], *, seconds: float = 0) -> Any:
+    """A function of n steps, served by flowctl: a request for each, unless one may take some seconds."""
     client = inngest.Inngest(
         app_id=APP, is_production=False, api_base_url=engine_url, event_api_base_url=engine_url
     )
@@ -52,7 +54,8 @@ def sdk(engine_url: str, ended: Callable[[str], None]) -> Any:
         ended(str(ctx.event.data.get("key")))
         return value
 
-    return serve(App(workflows=[], functions=[steps], inngest=client))
+    limits = LegLimits(seconds=seconds)
+    return serve(App(workflows=[], functions=[steps], inngest=client, leg_limits=limits))
 
 
 def bare(_: str, ended: Callable[[str], None]) -> Any:
@@ -78,7 +81,7 @@ def bare(_: str, ended: Callable[[str], None]) -> Any:
     return app
 
 
-APPS = {"sdk": sdk, "bare": bare}
+APPS = {"sdk": sdk, "function": partial(sdk, seconds=50), "bare": bare}
 
 
 def serve_forever(kind: str, engine_url: str, port: int) -> None:

@@ -89,10 +89,10 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def on_engine(**options: Any) -> AsyncGenerator[Served]:
+async def on_engine(*, retry_seconds: float | None = None, **options: Any) -> AsyncGenerator[Served]:
     """Serve an app (options as for App) whose client talks to its engine through a front."""
     async with contextlib.AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(Engine(EngineConfig(port=0)))
+        engine = await stack.enter_async_context(Engine(EngineConfig(port=0, retry_seconds=retry_seconds)))
         front = Front(engine.url, await stack.enter_async_context(httpx.AsyncClient(timeout=30)))
         methods = ["GET", "POST", "PUT", "DELETE"]
         asgi = Starlette(routes=[Route("/{path:path}", front.pass_on, methods=methods)])

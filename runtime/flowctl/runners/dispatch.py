@@ -20,6 +20,7 @@ from inngest._internal.errors import FunctionConfigInvalidError
 from flowctl.errors import DefinitionError, EngineError, StorageError
 from flowctl.events import run_canceled
 from flowctl.runners.engine_api import EngineApi
+from flowctl.runners.functions import checkpointed
 from flowctl.runners.inngest import BoundWorkflow
 from flowctl.snapshot import ACTIVE
 from flowctl.storage.base import Dispatch
@@ -54,9 +55,15 @@ class InngestRunner:
                 "pass inngest= to App or make the workflow with init(client)."
             )
         if workflow.id not in self._bound:
-            api = self._apis.setdefault(id(client), EngineApi(client))
-            self._bound[workflow.id] = BoundWorkflow(self.app, workflow, client, api)
+            self._bound[workflow.id] = BoundWorkflow(self.app, workflow, client, self._api(client))
         return self._bound[workflow.id]
+
+    def _api(self, client: inngest.Inngest) -> EngineApi:
+        return self._apis.setdefault(id(client), EngineApi(client))
+
+    def checkpointed(self, function: inngest.Function[Any], client: inngest.Inngest) -> inngest.Function[Any]:
+        """A function of the user's, whose steps are reported as they end."""
+        return checkpointed(function, self._api(client), seconds=self.app.leg_limits.seconds)
 
     def functions(self) -> list[inngest.Function[Any]]:
         """The functions of all workflows that run on Inngest; raises DefinitionError for wrong options."""

@@ -76,6 +76,12 @@ class EngineApi:
     """Whether the engine said that it takes several realtime messages in one request."""
     _uses_fallback_key: bool = False
 
+    def note_request(self) -> None:
+        """The current task answers one of the engine's requests."""
+        if (request := asyncio.current_task()) is not None:
+            self.requests.add(request)
+            request.add_done_callback(self.requests.discard)
+
     @property
     def is_crowded(self) -> bool:
         """Whether a call for each step would cost what other runs could do in that time."""

@@ -26,6 +26,7 @@ from flowctl.execution.walk import Environment, Walk
 from flowctl.runners.checkpoints import Checkpoints
 from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.engine_call import ReceiveCall, received
+from flowctl.runners.functions import transforms_output
 from flowctl.runners.inngest_ops import InngestOps
 from flowctl.runners.journal import StoredJournal
 from flowctl.runners.limits import Budget, RollOver
@@ -157,9 +158,7 @@ class BoundWorkflow:
 
     async def _carry_out(self, ctx: inngest.Context, plan: _Plan) -> Any:
         ops = self._ops(ctx)
-        if (request := asyncio.current_task()) is not None:
-            self.api.requests.add(request)
-            request.add_done_callback(self.api.requests.discard)
+        self.api.note_request()
         work = run_part(self.app, ctx, ops) if names_part(ctx) else self._leg(ctx, ops, plan)
         return await ops.carry_out(work)
 
@@ -196,7 +195,9 @@ class BoundWorkflow:
         )
         if call is not None and call.target is None:
             at_once = call.runs_at_once or ops.brings(FIRST_MARK)
-            ops.in_line = at_once and self.api.takes_checkpoints and not _transforms_output(self.client)
+            ops.in_line = (
+                at_once and self.api.takes_checkpoints and not transforms_output(self.client.middleware)
+            )
             ops.may_roll_over = True
             ops.lines = Lines() if ops.in_line else Lines.of(call, limits)
         return ops
@@ -372,12 +373,6 @@ async def _watch_cancel(journal: StoredJournal, signal: AbortSignal) -> None:
         await asyncio.sleep(CANCEL_POLL_SECONDS)
         if await journal.ended() == "canceled":
             signal.set()
-
-
-def _transforms_output(client: inngest.Inngest) -> bool:
-    """Whether a middleware of the client changes what steps give, which only inngest-py itself can apply."""
-    plain = inngest.Middleware.transform_output, inngest.MiddlewareSync.transform_output
-    return any(getattr(one, "transform_output", None) not in plain for one in client.middleware)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

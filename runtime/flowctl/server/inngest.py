@@ -57,7 +57,7 @@ class Endpoint:
             self._handler = comm_lib.CommHandler(
                 client=client,
                 framework=server_lib.Framework.FAST_API,
-                functions=_unique([*self._app.inngest_functions(), *self._functions]),
+                functions=self._served(client),
                 streaming=None,
                 enable_unauthed_sync=None,
             )
@@ -78,6 +78,13 @@ class Endpoint:
         if request.method == "GET":
             return _answer(self._handler.get_sync(asked))
         return _answer(await (self._handler.post if request.method == "POST" else self._handler.put)(asked))
+
+    def _served(self, client: inngest.Inngest) -> list[inngest.Function[Any]]:
+        of_users, runner = {*self._app.functions, *self._functions}, self._app.inngest_runner
+        return [
+            runner.checkpointed(function, client) if function in of_users else function
+            for function in _unique([*self._app.inngest_functions(), *self._functions])
+        ]
 
 
 async def _body(request: Request) -> bytes | None:
