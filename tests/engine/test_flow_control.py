@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from math import ceil, isclose
 
 import orjson
@@ -152,6 +153,22 @@ def test_cron_schedules_follow_their_time_zone():
     assert next_time("* * * * *", after=0) == 60_000
     assert next_time("TZ=Europe/Paris 0 9 * * *", after=0) == 8 * HOUR
     assert next_time("*/30 * * * * *", after=0) == 30_000
+    assert next_time("0 9 ? * THU", after=0) == 9 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("eve", "times"),
+    [
+        ((2030, 3, 30), ["30 01:30", "31 01:00", "01 00:30"]),
+        ((2030, 10, 26), ["26 00:30", "27 00:30", "28 01:30"]),
+    ],
+)
+def test_a_schedule_comes_once_a_day_when_the_clock_is_put_forward_or_back(eve, times):
+    now, told = int(datetime(*eve, tzinfo=UTC).timestamp() * 1000), []
+    for _ in times:
+        now = next_time("TZ=Europe/Berlin 30 2 * * *", after=now)
+        told.append(f"{datetime.fromtimestamp(now / 1000, UTC):%d %H:%M}")
+    assert told == times
 
 
 @pytest.mark.parametrize("text", ["whenever", "TZ=Mars/Base 0 9 * * *", "61 * * * *"])

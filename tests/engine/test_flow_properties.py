@@ -262,13 +262,43 @@ def test_a_schedule_with_jitter_fires_once_a_time_within_it():
     with simulation.store.transaction():
         ledger.starts.schedule(ledger.functions.values(), now=0)
     for n in (1, 2, 3):
-        due = n * hour + 30_000
-        assert simulation.store.take_due(due - 1, 9) == []
-        (job,) = simulation.store.take_due(due, 9)
+        assert simulation.store.take_due(n * hour - 1, 9) == []
+        (job,) = simulation.store.take_due(n * hour, 9)
         assert job.kind == CRON
-        Timers(ledger).fire(job, now=due)
-        (first_call,) = simulation.store.take_due(due, 9)
+        Timers(ledger).fire(job, now=n * hour)
+        assert simulation.store.take_due(n * hour + 29_999, 9) == []
+        (first_call,) = simulation.store.take_due(n * hour + 30_000, 9)
         assert first_call.kind == CALL
+
+
+def test_a_jitter_longer_than_the_time_between_two_of_a_schedule_leaves_none_out():
+    simulation = Simulation(triggers=[{"cron": "* * * * *", "jitter": "5m"}])
+    ledger, minute = simulation.ledger, 60_000
+    ledger.starts.chance = lambda most: most
+    with simulation.store.transaction():
+        ledger.starts.schedule(ledger.functions.values(), now=0)
+    for n in range(1, 5):
+        (job,) = simulation.store.take_due(n * minute, 9)
+        Timers(ledger).fire(job, now=n * minute)
+    assert len(simulation.store.take_due(10 * minute, 99)) == 5
+
+
+def test_what_a_schedule_starts_late_knows_the_time_that_it_was_due():
+    simulation = Simulation(triggers=[{"cron": "0 * * * *", "jitter": "90s"}])
+    ledger = simulation.ledger
+    ledger.starts.chance = lambda most: most // 3
+    with simulation.store.transaction():
+        ledger.starts.schedule(ledger.functions.values(), now=0)
+    (job,) = simulation.store.take_due(9_000_000, 9)
+    Timers(ledger).fire(job, now=9_000_000)
+    (first_call,) = (job for job in simulation.store.take_due(9_000_000, 9) if job.kind == CALL)
+    [event] = simulation.store.run(first_call.run_id).events
+    assert (event["id"], event["ts"]) == ("1970-01-01T01:00:00Z", 3_630_000)
+    assert event["data"] == {
+        "cron": "0 * * * *",
+        "scheduledAt": "1970-01-01T01:00:00Z",
+        "fireAt": "1970-01-01T01:00:30Z",
+    }
 
 
 def test_a_run_keeps_its_place_at_a_limit_of_runs_until_it_ends():

@@ -13,11 +13,16 @@ class InvalidCronError(ValueError):
 
 
 def next_time(text: str, *, after: int) -> int:
-    """Epoch milliseconds of the schedule's next time; `TZ=Europe/Paris 0 9 * * *` is in that zone."""
+    """Epoch milliseconds of the schedule's next time; `TZ=Europe/Paris 0 9 * * *` is in that zone.
+
+    A time that the clock leaves out in spring is the moment after; of one that it shows twice, the first.
+    `?` means any, as `*` does.
+    """
     zone, expression = _parts(text)
     moment = datetime.fromtimestamp(after / 1000, UTC).astimezone(zone)
     try:
-        return round(next(CronSim(expression, moment)).timestamp() * 1000)
+        schedule = CronSim(expression.replace("?", "*"), moment)
+        return round(next(schedule).timestamp() * 1000)
     except (CronSimError, StopIteration) as err:
         raise InvalidCronError(f"{text!r} is no cron schedule such as '0 9 * * *'") from err
 

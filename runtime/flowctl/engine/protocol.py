@@ -156,9 +156,9 @@ def time_ms(text: str) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def iso(ms: int) -> str:
-    """Epoch milliseconds as the API writes times."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def iso(ms: int, timespec: str = "milliseconds") -> str:
+    """Epoch milliseconds as the API writes times; `timespec` as in `datetime.isoformat`."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,27 +128,26 @@ class Starts:
         Those of schedules that are no longer among them are dropped.
         """
         wanted = {
-            (function.slug, str(trigger["cron"])): trigger
+            (function.slug, str(trigger["cron"]))
             for function in functions
             for trigger in function.triggers
             if trigger.get("cron")
         }
         known = set(self.store.db.execute(sql.TIMERS_OF_KIND, (CRON,)).fetchall())
-        for slug, cron in known - wanted.keys():
+        for slug, cron in known - wanted:
             self.store.db.execute(sql.DELETE_TIMER, (slug, cron, CRON))
-        for (slug, cron), trigger in wanted.items():
-            self.store.enqueue(slug, cron, CRON, self._next_time(trigger, now))
+        for slug, cron in wanted:
+            self.store.enqueue(slug, cron, CRON, next_time(cron, after=now))
 
     def schedule_next(self, function: Function, cron: str, *, now: int) -> None:
         """Set the timer of a schedule whose time has come."""
-        trigger = next((known for known in function.triggers if known.get("cron") == cron), None)
-        if trigger is not None:
-            self.store.enqueue(function.slug, cron, CRON, self._next_time(trigger, now))
+        if _trigger(function, cron) is not None:
+            self.store.enqueue(function.slug, cron, CRON, next_time(cron, after=now))
 
-    def _next_time(self, trigger: Mapping[str, Any], now: int) -> int:
-        """The schedule's next time, moved by chance within its jitter."""
-        jitter = duration_ms(str(trigger.get("jitter") or "0s"))
-        return next_time(str(trigger["cron"]), after=now) + self.chance(jitter)
+    def delay(self, function: Function, cron: str) -> int:
+        """By how many milliseconds chance puts a time of a schedule off, within its jitter."""
+        trigger = _trigger(function, cron) or {}
+        return self.chance(duration_ms(str(trigger.get("jitter") or "0s")))
 
     def _rules_of(self, function: Function) -> FlowControl:
         known = self._rules.get(function.slug)
@@ -193,6 +192,10 @@ class Starts:
     def _hold(self, slug: str, key: str, event: Event, since: int) -> None:
         body = orjson.dumps(event.to_json())
         self.store.db.execute(sql.HOLD_EVENT, (slug, key, since, event.internal_id, body))
+
+
+def _trigger(function: Function, cron: str) -> Mapping[str, Any] | None:
+    return next((known for known in function.triggers if known.get("cron") == cron), None)
 
 
 def _singleton_key(rule: Singleton | None, event: Mapping[str, Any]) -> str | None:

@@ -73,11 +73,13 @@ class Timers:
         function = self.ledger.functions.get(job.run_id)
         if function is None:
             return
-        self.ledger.starts.schedule_next(function, job.target, now=now)
-        moment = iso(now)
-        event = made(SCHEDULED, {"cron": job.target, "fireAt": moment, "scheduledAt": moment}, now)
-        self.ledger.store.put_event(event)
-        self.ledger.starts.begin(function, [event.to_json()], event.internal_id, now)
+        ledger = self.ledger
+        ledger.starts.schedule_next(function, job.target, now=now)
+        fires_at, scheduled_at = job.due + ledger.starts.delay(function, job.target), iso(job.due, "seconds")
+        data = {"cron": job.target, "fireAt": iso(fires_at, "seconds"), "scheduledAt": scheduled_at}
+        event = made(SCHEDULED, data, now, id=scheduled_at, ts=fires_at)
+        ledger.store.put_event(event)
+        ledger.starts.begin(function, [event.to_json()], event.internal_id, now)
 
     def _end_step(self, job: Job, now: int) -> None:
         """A sleep is over, or a wait has come to nothing."""
