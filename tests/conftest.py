@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, settings
 
 from flowctl import App, Workflow
 from flowctl.clock import SystemClock
@@ -20,6 +21,9 @@ from tests.postgres_server import postgres_server
 from tests.storage.databases import DATABASES, Database
 
 ENGINES = ["local", "inngest"]
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # a busy machine is no fault of what is tested
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,7 +16,7 @@ from flowctl.engine.store import Job
 from flowctl.engine.timers import Timers
 from flowctl.engine.turn import Call, unreached
 
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 moment = st.integers(1, 48).map(lambda quarter: quarter * 250)
 moments = st.lists(moment, min_size=1, max_size=25).map(sorted)
 keyed_moments = st.lists(st.tuples(moment, st.sampled_from("ab")), max_size=25).map(sorted)
