@@ -100,7 +100,7 @@ async def test_a_cancellation_ends_the_runs_of_a_function_that_fit(waiting):
     assert statuses == ["Cancelled", "Running"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"{}"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"signal": 5}'])
 async def test_what_is_no_signal_is_refused(world, body):
     answer = await world.http.post(f"{world.engine.url}/v1/signals", content=body)
     assert (answer.status_code, answer.json()["status"]) == (400, 400)

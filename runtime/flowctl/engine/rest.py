@@ -165,9 +165,12 @@ class Rest:
     async def send_signal(self, request: Request) -> Response:
         """End the step that waits for a signal."""
         sent = await read_object(request, "signal")
-        run_id = self.ledger.signal(str(sent["signal"]), sent.get("data"), now=self.clock.now())
+        name = sent["signal"]
+        if not isinstance(name, str):
+            raise RequestError(f"'signal' must be text, not {name!r:.100}.")
+        run_id = self.ledger.signal(name, sent.get("data"), now=self.clock.now())
         if run_id is None:
-            raise NotFoundError(f"No run waits for the signal {sent['signal']!r}.")
+            raise NotFoundError(f"No run waits for the signal {name!r}.")
         return fetched({"run_id": run_id})
 
     async def cancel_runs(self, request: Request) -> Response:
