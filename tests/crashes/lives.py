@@ -77,6 +77,9 @@ class Mortal:
     async def delivered(self, dispatch: Any) -> Any:
         return await self._write(super().delivered(dispatch))
 
+    async def take_up(self, taken: Any) -> Any:
+        return await self._write(super().take_up(taken))
+
     async def take_turn(self, turn: Any, **more: Any) -> Any:
         return await self._write(super().take_turn(turn, **more))
 

@@ -81,6 +81,7 @@ async def commit(
     status: Any = "running",
     now: int = 3,
     is_shown: bool = True,
+    execution: str | None = None,
     **more: Any,
 ) -> bool:
     """`one="output"` commits a finished record of step `one`, `events=["a"]` events of that type and key."""
@@ -91,7 +92,7 @@ async def commit(
     }
     events = [(type, WorkflowEvent(type, {"n": 1}, run_id)) for type in more.get("events", ())]
     given = more.get("snapshot") or snapshot(run_id, status)
-    return await storage.commit(Commit("w", run_id, leg, now, given, records, events, is_shown))
+    return await storage.commit(Commit("w", run_id, leg, now, given, records, events, is_shown, execution))
 
 
 async def begun(storage: Any, run_id: str = "r", **more: Any) -> None:

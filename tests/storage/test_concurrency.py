@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from flowctl import App, StepContext, create_workflow, step
+from flowctl.storage.base import TakeUp
 from tests.storage.databases import Database, begun, claim, commit, create
 
 TASKS = 20
@@ -133,3 +134,24 @@ async def test_an_app_works_from_several_event_loops_and_threads_at_once(databas
         await asyncio.to_thread(thread.join, 60)
     await app.stop()
     assert sorted(results) == [2 * n + 1 for n in range(20)]
+
+
+async def test_once_a_run_is_taken_up_nothing_of_the_execution_before_is_stored(shared: Database) -> None:
+    older, newer, has_begun = shared.storage(), shared.storage(), asyncio.Event()
+    await begun(older)
+    await older.take_up(TakeUp("w", "r", 1, "older"))
+
+    async def write_until_refused() -> int:
+        number = 0
+        while await commit(older, execution="older", **{f"s{number}": number}):
+            number += 1
+            has_begun.set()
+            await asyncio.sleep(0)
+        return number
+
+    writing = asyncio.create_task(write_until_refused())
+    await has_begun.wait()
+    await newer.take_up(TakeUp("w", "r", 1, "newer"))
+    known = (await newer.get_run("w", "r")).snapshot.records
+    assert len(known) == await writing
+    assert (await newer.get_run("w", "r")).snapshot.records == known

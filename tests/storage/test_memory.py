@@ -14,7 +14,7 @@ from flowctl import App, MemoryStorage, SQLiteStorage, create_step, create_workf
 from flowctl.events import WorkflowEvent, run_canceled
 from flowctl.schema import to_json
 from flowctl.snapshot import RunError, Snapshot, StepResult
-from flowctl.storage.base import Claim, Commit, Inside, RecordWrite
+from flowctl.storage.base import Claim, Commit, Inside, RecordWrite, TakeUp
 from tests.storage.databases import claim, create
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
@@ -34,21 +34,25 @@ snapshots = st.builds(
 )  # fmt: skip
 events = st.builds(WorkflowEvent, texts, objects, st.just("r"), st.booleans())
 late = st.dictionaries(st.just("late"), objects)
+executions = st.sampled_from([None, None, "", "x", "y"])
 writes = st.builds(RecordWrite, records, st.just("op"), st.none() | objects, late)
 commits = st.builds(
     Commit, st.just("w"), st.just("r"), st.sampled_from([0, 0, 0, 1]), st.integers(1, 9),
     snapshots | st.builds(Inside, keys, st.just("op"), objects, legs),
     st.dictionaries(keys, writes, max_size=2) | st.just({"a/": None}),
     st.lists(st.tuples(keys, events), max_size=2),
-    is_shown=st.booleans(),
+    is_shown=st.booleans(), execution=executions,
 )  # fmt: skip
 claims = st.builds(
     Claim, st.just("w"), st.just("r"), st.just(frozenset({"pending", "suspended", "running"})),
     st.integers(1, 9), snapshots, st.sampled_from(["local", "inngest"]), leg=st.none() | st.integers(0, 2),
     records=st.none() | st.dictionaries(keys, records, max_size=2), dispatch=st.none() | objects,
-    is_shown=st.booleans(),
+    is_shown=st.booleans(), execution=executions,
 )  # fmt: skip
-moves = commits | commits | claims | snapshots | st.sampled_from(["cancel", "prune", "delete"])
+taken = st.builds(
+    TakeUp, st.just("w"), st.just("r"), st.integers(0, 2), st.sampled_from("xy"), st.none() | keys
+)  # fmt: skip
+moves = commits | commits | claims | taken | snapshots | st.sampled_from(["cancel", "prune", "delete"])
 
 
 async def made(storage: Any, move: Any) -> Any:
@@ -58,8 +62,8 @@ async def made(storage: Any, move: Any) -> Any:
         case Commit():
             _, newest = await storage.get_status(*run) or ("", 0)
             return await storage.commit(replace(move, leg=newest - move.leg))
-        case Claim():
-            return await storage.claim(move)
+        case Claim() | TakeUp():
+            return await (storage.claim(move) if isinstance(move, Claim) else storage.take_up(move))
         case Snapshot():
             return await storage.save_snapshot(*run, move)
         case "cancel":

@@ -8,7 +8,7 @@ import orjson
 
 from flowctl.events import run_canceled
 from flowctl.snapshot import RunError, StepResult
-from flowctl.storage.base import Acting, Commit, Dispatch, Inside, Lease, RecordWrite, Turn
+from flowctl.storage.base import Acting, Commit, Dispatch, Inside, Lease, RecordWrite, TakeUp, Turn
 from tests.storage.databases import begun, claim, commit, create, snapshot
 
 
@@ -191,6 +191,51 @@ async def test_a_part_of_a_run_whose_record_is_gone_writes_nothing(storage) -> N
     gone = Inside("inner", "op.inside", {"state": {"n": 2}})
     assert not await storage.commit(Commit("w", "r", 1, 4, gone, {"x": RecordWrite(StepResult("running"))}))
     assert await storage.get_run("w", "r") == before
+
+
+async def test_of_executions_the_one_that_took_a_run_up_last_commits_to_it(storage) -> None:
+    await begun(storage)
+    for execution in ("old", "new"):
+        await storage.take_up(TakeUp("w", "r", 1, execution))
+        assert await commit(storage, execution=execution, one=execution, events=[execution])
+    before = await storage.get_run("w", "r"), await storage.read_events("w", "r")
+    for status in ("running", "waiting", "success"):
+        assert not await commit(storage, execution="old", status=status, one="old", two="old", events=["x"])
+    assert await claim(storage, expected=["running"], execution="old") is None
+    assert (await storage.get_run("w", "r"), await storage.read_events("w", "r")) == before
+    assert await claim(storage, expected=["running"], execution="new") == 2
+
+
+async def test_a_take_up_holds_for_its_leg_and_not_for_who_has_no_name(storage) -> None:
+    await begun(storage)
+    await storage.take_up(TakeUp("w", "r", 1, "one"))
+    assert await commit(storage, one=1)
+    assert await claim(storage, expected=["running"]) == 2
+    await storage.take_up(TakeUp("w", "r", 2, "two"))
+    await storage.take_up(TakeUp("w", "r", 1, "one"))
+    await storage.take_up(TakeUp("w", "unknown", 1, "one"))
+    assert await commit(storage, leg=2, execution="two")
+
+
+async def test_parts_of_a_run_are_taken_up_apart_from_it(storage) -> None:
+    await begun(storage)
+    await commit(storage, a=1, b=1)
+    await storage.take_up(TakeUp("w", "r", 1, "run"))
+    for taken in (TakeUp("w", "r", 1, "old", "a"), TakeUp("w", "r", 1, "new", "a")):
+        await storage.take_up(taken)
+    before = await storage.get_run("w", "r")
+
+    async def inside(key: str, execution: str) -> bool:
+        given = Inside(key, "op.inside", {"by": execution})
+        records = {f"{key}/x": RecordWrite(StepResult("running"))}
+        return await storage.commit(Commit("w", "r", 1, 9, given, records, execution=execution))
+
+    assert not await inside("a", "old")
+    assert not await inside("b", "new")
+    assert await storage.get_run("w", "r") == before
+    assert await inside("a", "new")
+    assert await storage.finished_memo("w", "r", leg=1, key="a", op="op.inside") == {"by": "new"}
+    assert await commit(storage, execution="run", a=2)
 
 
 async def test_events_are_read_in_order_and_from_a_number_on(storage) -> None:

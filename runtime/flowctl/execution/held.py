@@ -53,3 +53,10 @@ class Held:
         self._timer = None
         if self.records or self.events:
             self._flushing = asyncio.ensure_future(flush())
+            self._flushing.add_done_callback(_note)
+
+
+def _note(flushing: asyncio.Future[None]) -> None:
+    """What keeps a beginning from being stored meets the end too, and is raised there."""
+    if not flushing.cancelled():
+        flushing.exception()

@@ -23,7 +23,7 @@ from flowctl.execution.callbacks import is_persisted
 from flowctl.execution.executor import end_of, execute_leg
 from flowctl.execution.plans import Leg, dispatch_body, plan_continuation
 from flowctl.execution.walk import Environment, Walk
-from flowctl.runners.checkpoints import Checkpoints
+from flowctl.runners.checkpoints import Checkpoints, StaleDispatchError
 from flowctl.runners.engine_api import EngineApi
 from flowctl.runners.engine_call import ReceiveCall, received
 from flowctl.runners.functions import transforms_output
@@ -63,10 +63,17 @@ class _Journal(StoredJournal):
     ) -> bool:
         """See Journal."""
         stored = await StoredJournal.commit(self, snapshot, records=records, events=events, is_shown=is_shown)
+        if not stored:
+            await self.check_execution()
         if stored and self.publisher is not None:
             for _, event in events:
                 self.publisher.put(event)
         return stored
+
+    async def check_execution(self) -> None:
+        """After a refused write: raise StaleDispatchError, unless it was refused since the leg is over."""
+        if self.execution is not None and await self.ended() is None:
+            raise StaleDispatchError(f"Another request executes run {self.run_id!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +289,6 @@ class BoundWorkflow:
         begun = replace(leg.snapshot, serialized_step_graph=graph, engine_run_id=ctx.run_id)
         leg = replace(leg, snapshot=begun)
         resource_id = ctx.event.data.get("resourceId")
-        ops.take_turns(self.app.storage, self.workflow.id, leg.snapshot.run_id)
         async with self.journal(leg.snapshot.run_id, number) as journal, self.watched(journal) as signal:
             env = Environment(
                 self.app,
@@ -292,17 +298,18 @@ class BoundWorkflow:
                 str(resource_id) if resource_id else None,
                 ctx.event.ts or self.app.clock.now(),
             )
+            ops.take_turns(self.app.storage, self.workflow.id, leg.snapshot.run_id, journal.take_up)
             walk = Walk.of(self.workflow, leg, ops, journal, env)
             try:
                 return await execute_leg(walk)
             except RollOver:
-                return await self._roll_over(walk, number)
+                return await self._roll_over(walk, journal)
 
-    async def _roll_over(self, walk: Walk, number: int) -> dict[str, Any]:
+    async def _roll_over(self, walk: Walk, journal: _Journal) -> dict[str, Any]:
         """Begin the next leg where this one stands: claimed, and its event stored, in one transaction."""
         stands = replace(walk.snapshot(), engine_run_id=None)
         next_leg = plan_continuation(walk.leg, stands, walk.suspended_again())
-        await self.app.storage.claim(
+        claimed = await self.app.storage.claim(
             Claim(
                 self.workflow.id,
                 walk.run_id,
@@ -311,11 +318,14 @@ class BoundWorkflow:
                 next_leg.snapshot,
                 engine="inngest",
                 dispatch=dispatch_body(next_leg, walk.env.resource_id),
-                leg=number,
+                leg=journal.leg,
                 is_shown=walk.is_persisted("running"),
+                execution=journal.execution,
             )
         )
-        return {"status": "running", "runId": walk.run_id, "leg": number + 1}
+        if claimed is None:
+            await journal.check_execution()
+        return {"status": "running", "runId": walk.run_id, "leg": journal.leg + 1}
 
     async def _deliver_next(self, run_id: str) -> None:
         """Send the event of a run's newest leg, unless that was done."""

@@ -90,13 +90,18 @@ class InngestOps:
         self._expect(await self.checkpoints.settled())
         return answer
 
-    def take_turns(self, storage: Storage, workflow_id: str, run_id: str) -> None:
-        """Let what was invoked end one by one: the requests that these ends make take turns for a run."""
+    def take_turns(
+        self, storage: Storage, workflow_id: str, run_id: str, take_up: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Let what was invoked end one by one: the requests that these ends make take turns for a run.
+
+        `take_up` is awaited before anything new begins here, and ends an older request that is alive still.
+        """
         call = self.checkpoints.call
         if self.in_line and call is not None and call.queue_item:
             turn = Turn(workflow_id, run_id, call.run_id, call.queue_item)
             are_taken = self.brings(FIRST_MARK)
-            self.turns = Turns(storage, turn, call.request_id, self.clock, self.brings, are_taken)
+            self.turns = Turns(storage, turn, call.request_id, self.clock, self.brings, are_taken, take_up)
 
     async def run(
         self,

@@ -11,7 +11,7 @@ from flowctl.clock import Clock
 from flowctl.events import WorkflowEvent
 from flowctl.pubsub import Feed
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot
-from flowctl.storage.base import Commit, Inside, RecordWrite, Storage
+from flowctl.storage.base import Commit, Inside, RecordWrite, Storage, TakeUp
 
 Known = Mapping[str, object]  # the memo of an operation that was finished
 
@@ -45,6 +45,8 @@ class StoredJournal:
     leg: int
     clock: Clock
     repeats: bool = True
+    execution: str | None = None
+    """What tells this execution of the leg, or of a part of it, from others, once it has taken that up."""
     _asked: list[_Question] = field(default_factory=list["_Question"])
     _answering: asyncio.Task[None] | None = None
 
@@ -89,6 +91,12 @@ class StoredJournal:
         """See Journal."""
         return await self.storage.finished_memo(self.workflow_id, self.run_id, leg=None, key=key, op=op)
 
+    async def take_up(self, part: str | None = None) -> None:
+        """Execute the leg, or the part of it under that record's key, from now on."""
+        self.execution = self.new_id()
+        taken = TakeUp(self.workflow_id, self.run_id, self.leg, self.execution, part)
+        await self.storage.take_up(taken)
+
     async def ended(self) -> RunStatus | None:
         """See Journal."""
         if not self.repeats:
@@ -107,7 +115,7 @@ class StoredJournal:
     ) -> bool:
         """See Journal."""
         run = (self.workflow_id, self.run_id)
-        commit = Commit(*run, self.leg, self.now(), snapshot, records, events, is_shown)
+        commit = Commit(*run, self.leg, self.now(), snapshot, records, events, is_shown, self.execution)
         stored = await self.storage.commit(commit)
         if stored and events:
             at_rest = isinstance(snapshot, Snapshot) and snapshot.status not in ACTIVE

@@ -53,7 +53,6 @@ async def run_part(app: App, ctx: inngest.Context, ops: InngestOps) -> Memo:
     if known is None or known[0] not in ACTIVE or known[1] != part.number:
         return {"kind": "canceled"}
     given = await _given(storage, part, ctx.event.data, ops)
-    ops.take_turns(storage, part.workflow_id, part.run_id)
     bound = app.inngest_runner.bound(app.get_workflow(part.workflow_id))
     leg = Leg.from_json(part.leg, given.snapshot)
     resource_id = ctx.event.data.get("resourceId")
@@ -66,6 +65,7 @@ async def run_part(app: App, ctx: inngest.Context, ops: InngestOps) -> Memo:
             str(resource_id) if resource_id else None,
             ctx.event.ts or app.clock.now(),
         )
+        ops.take_turns(storage, part.workflow_id, part.run_id, partial(journal.take_up, part.key))
         walk = Walk.of(bound.workflow, leg, ops, journal, env, part=part)
         for key, memo in given.inside:
             walk.take_inside(key, memo)

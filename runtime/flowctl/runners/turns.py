@@ -6,12 +6,13 @@ which the engine calls again. Who has acted leaves a mark among the run's steps:
 the newest mark was sent too early to know what was done, and comes again, too. Called by `inngest_ops`.
 
 Who acts is known by the job of the engine's queue, so a request that is repeated, its worker lost, acts on.
+The one it repeats may be alive still: before a request acts it takes the run up, and so ends any other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -27,7 +28,7 @@ FIRST_MARK = "turn.1"
 class Turns:
     """The turn of one request; `are_taken` from the first mark on, and before it any request may act.
 
-    One that is not to act has `late`: when it is to come again.
+    `take_up` is what it does before it acts. One that is not to act has `late`: when it is to come again.
     """
 
     storage: Storage
@@ -36,19 +37,28 @@ class Turns:
     clock: Clock
     remembers: Callable[[str], bool]
     are_taken: bool
+    take_up: Callable[[], Awaitable[None]]
     late: Waits | None = None
     _acting: Acting | None = None
+    _acts: bool = False
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def take(self) -> None:
-        """Act from now on, where turns are taken; raises Waits when the request has to come again."""
-        if not self.are_taken:
+        """Act from now on; where turns are taken, raises Waits when the request has to come again."""
+        if self._acts:
             return
         async with self._lock:
-            if self._acting is None and self.late is None:
-                await self._take()
+            if not self._acts and self.late is None:
+                await self._begin()
         if self.late is not None:
             raise self.late
+
+    async def _begin(self) -> None:
+        if self.are_taken:
+            await self._take()
+        if self.late is None:
+            await self.take_up()
+            self._acts = True
 
     def mark(self) -> str:
         """The step that says that this turn is over."""
@@ -59,7 +69,7 @@ class Turns:
         """Act no longer: the engine has all that was done, and the mark."""
         if self._acting is not None:
             await self.storage.pass_turn(self.turn, passed=int(mark.rpartition(".")[2]))
-        self._acting, self.are_taken = None, True
+        self._acting, self._acts, self.are_taken = None, False, True
 
     async def _take(self) -> None:
         now = self.clock.now()

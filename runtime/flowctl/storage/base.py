@@ -56,7 +56,7 @@ class Commit:
     """What one durable operation changes: records, the run's header and new events.
 
     None under a key forgets the records whose keys begin with it. Unless `is_shown`, what is shown of the run
-    stays as it was.
+    stays as it was. With `execution`, that one must have taken the run, or the part of it, up last.
     """
 
     workflow_id: str
@@ -67,15 +67,17 @@ class Commit:
     records: Mapping[str, RecordWrite | None] = field(default_factory=dict[str, RecordWrite | None])
     events: Sequence[tuple[str, WorkflowEvent]] = ()
     is_shown: bool = True
+    execution: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The start of a leg: only one caller may move the run from `expected` to running.
 
-    With `leg`, that one must still be the run's newest. `records` replace those that are stored. `dispatch`
-    is what has to be sent for the leg to begin; it is stored with the claim until it was sent. Unless
-    `is_shown`, what is shown of the run stays as it was.
+    With `leg`, that one must still be the run's newest, and with `execution`, that one must have taken the
+    run up last. `records` replace those that are stored. `dispatch` is what has to be sent for the leg to
+    begin; it is stored with the claim until it was sent. Unless `is_shown`, what is shown of the run stays as
+    it was.
     """
 
     workflow_id: str
@@ -89,6 +91,7 @@ class Claim:
     records: Mapping[str, StepResult] | None = None
     leg: int | None = None
     is_shown: bool = True
+    execution: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,20 @@ class Acting:
     request: str
     since: int
     passed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeUp:
+    """A request of the engine that executes a leg from now on, or, under a record's `key`, a part of it.
+
+    `execution` tells it from every other request, also from one that the engine has given up.
+    """
+
+    workflow_id: str
+    run_id: str
+    leg: int
+    execution: str
+    key: str | None = None
 
 
 class RunFilters(TypedDict, total=False):
@@ -176,7 +193,8 @@ class Storage(Protocol):
         ...
 
     async def commit(self, commit: Commit) -> bool:
-        """Apply one operation's changes; False, with nothing written, when the run has ended or moved on.
+        """Apply one operation's changes; False, with nothing written, when the run has ended or moved on, or
+        another execution has taken it up.
 
         Events whose key is stored already are left out, so an operation may be committed twice.
         """
@@ -275,6 +293,11 @@ class Storage(Protocol):
 
     async def delivered(self, dispatch: Dispatch) -> None:
         """Forget the event of a leg: the engine has it."""
+        ...
+
+    async def take_up(self, taken: TakeUp) -> None:
+        """Refuse from now on what other executions commit to a leg, or to a part of it; those of no name
+        may. Without effect when the run has moved on."""
         ...
 
     async def take_turn(self, turn: Turn, *, now: int) -> Acting:

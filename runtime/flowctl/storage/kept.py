@@ -26,6 +26,7 @@ class Entry:
     memo: Mapping[str, Any] | None = None
     earlier: StepResult | None = None
     late: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    execution: str = ""
 
     def forget(self, leg: int) -> None:
         """Leave no record; the first time in a leg, what was there is kept."""
@@ -66,6 +67,7 @@ class KeptRun:
     leg: int = 0
     engine: str | None = None
     lease: Lease | None = None
+    execution: str = ""
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
     events: list[tuple[int, WorkflowEvent]] = field(default_factory=list[tuple[int, WorkflowEvent]])
     event_keys: set[str] = field(default_factory=set[str])

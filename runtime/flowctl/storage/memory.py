@@ -20,7 +20,18 @@ import orjson
 from flowctl.clock import now_ms
 from flowctl.events import WorkflowEvent
 from flowctl.snapshot import TERMINAL, RunStatus, Snapshot
-from flowctl.storage.base import Acting, Claim, Commit, Dispatch, Inside, Lease, RunFilters, RunPointer, Turn
+from flowctl.storage.base import (
+    Acting,
+    Claim,
+    Commit,
+    Dispatch,
+    Inside,
+    Lease,
+    RunFilters,
+    RunPointer,
+    TakeUp,
+    Turn,
+)
 from flowctl.storage.kept import KeptRun
 from flowctl.storage.lists import Window
 from flowctl.storage.rows import dump, event_from, snapshot_from
@@ -70,6 +81,8 @@ class MemoryStorage:
             run = self._runs.get(key)
             if run is None or run.status not in claim.expected or claim.leg not in {None, run.leg}:
                 return None
+            if claim.execution not in {None, run.execution}:
+                return None
             run.settle_shown(is_shown=claim.is_shown)
             run.status, run.base, run.header, run.updated_at = given.status, given, given, claim.now
             run.engine, run.lease = claim.engine, claim.lease
@@ -87,7 +100,8 @@ class MemoryStorage:
             run = self._runs.get((commit.workflow_id, commit.run_id))
             if run is None or run.leg != leg or not run.is_active:
                 return False
-            if isinstance(given, Inside) and given.key not in run.entries:
+            held = run.entries.get(given.key) if isinstance(given, Inside) else run
+            if held is None or commit.execution not in {None, held.execution}:
                 return False
             run.settle_shown(is_shown=commit.is_shown)
             if isinstance(given, Inside):
@@ -236,6 +250,16 @@ class MemoryStorage:
         with self._lock:
             if key in self._outbox and self._outbox[key][0] == dispatch.leg:
                 del self._outbox[key]
+
+    async def take_up(self, taken: TakeUp) -> None:
+        """See Storage."""
+        with self._lock:
+            run = self._runs.get((taken.workflow_id, taken.run_id))
+            if run is None or run.leg != taken.leg:
+                return
+            held = run if taken.key is None else run.entries.get(taken.key)
+            if held is not None:
+                held.execution = taken.execution
 
     async def take_turn(self, turn: Turn, *, now: int) -> Acting:
         """See Storage."""

@@ -18,7 +18,7 @@ from flowctl.events import WorkflowEvent
 from flowctl.snapshot import ACTIVE, RunStatus, Snapshot, StepResult
 from flowctl.storage import lists, retention
 from flowctl.storage import statements as sql
-from flowctl.storage.base import Acting, Claim, Commit, Dispatch, Inside, RunFilters, RunPointer, Turn
+from flowctl.storage.base import Acting, Claim, Commit, Dispatch, Inside, RunFilters, RunPointer, TakeUp, Turn
 from flowctl.storage.database import Database
 from flowctl.storage.lists import Window
 from flowctl.storage.rows import (
@@ -45,6 +45,10 @@ FEW = 100
 
 class _LongerError(Exception):
     """There are more rows than were asked for."""
+
+
+class _RefusedError(Exception):
+    """Another execution has taken the part up, or its record is gone: nothing is to be written."""
 
 
 class SQLStorage(ABC):
@@ -125,6 +129,7 @@ class SQLStorage(ABC):
                     *run,
                     *claim.expected,
                     claim.leg,
+                    claim.execution,
                 ),
             ).fetchone()
             if row is None:
@@ -176,7 +181,10 @@ class SQLStorage(ABC):
                 db.executemany(sql.PUT_EVENT, events)
             return True
 
-        return await self._transact(work, is_short=commit.is_shown)
+        try:
+            return await self._transact(work, is_short=commit.is_shown)
+        except _RefusedError:
+            return False
 
     async def finished_memo(
         self, workflow_id: str, run_id: str, *, leg: int | None, key: str, op: str
@@ -325,6 +333,14 @@ class SQLStorage(ABC):
         row = (dispatch.workflow_id, dispatch.run_id, dispatch.leg)
         await self._transact(lambda db: db.execute(sql.DELETE_DISPATCH, row) and None, is_short=True)
 
+    async def take_up(self, taken: TakeUp) -> None:
+        """See Storage."""
+        run, statement = [taken.workflow_id, taken.run_id], sql.TAKE_UP_RUN
+        if taken.key is not None:
+            run, statement = [*run, taken.key], sql.TAKE_UP_PART
+        values = (taken.execution, *run, taken.leg)
+        await self._transact(lambda db: db.execute(statement, values) and None, is_short=True)
+
     async def take_turn(self, turn: Turn, *, now: int) -> Acting:
         """See Storage."""
         values = (turn.workflow_id, turn.run_id, turn.engine_run, turn.request, now)
@@ -387,7 +403,8 @@ def _replace_records(
 def _header_change(commit: Commit) -> Callable[[Database], Row | None]:
     """What writes the header, or what stands for it, and answers whether another state is shown.
 
-    That answers None, and has written nothing, when the run has ended or moved on, or the record is gone.
+    That answers None, and has written nothing, when the run has ended or moved on, or another execution has
+    taken it up. Raises _RefusedError.
     """
     given, shown_status = commit.snapshot, commit.snapshot.status if commit.is_shown else None
     if isinstance(given, Snapshot):
@@ -399,8 +416,8 @@ def _snapshot_change(
     commit: Commit, given: Snapshot, shown_status: RunStatus | None
 ) -> Callable[[Database], Row | None]:
     run, header = (commit.workflow_id, commit.run_id, commit.leg), header_of(given)
-    same = (commit.now, header, *run, given.status, shown_status)
-    any_status = (given.status, commit.now, header, shown_status, *run)
+    same = (commit.now, header, *run, given.status, shown_status, commit.execution)
+    any_status = (given.status, commit.now, header, shown_status, *run, commit.execution)
 
     def change(db: Database) -> Row | None:
         # most commits leave the status alone: then no index is touched, nor RETURNING used, which is slow
@@ -415,13 +432,13 @@ def _inside_change(
     commit: Commit, given: Inside, shown_status: RunStatus | None
 ) -> Callable[[Database], Row | None]:
     run, leg = (commit.workflow_id, commit.run_id), commit.leg
-    touch = (given.status, commit.now, shown_status, *run, leg, given.key)
-    kept = (leg, leg, given.op, dump(given.memo), *run, given.key)
+    touch = (given.status, commit.now, shown_status, *run, leg)
+    kept = (leg, leg, given.op, dump(given.memo), *run, given.key, commit.execution)
 
     def change(db: Database) -> Row | None:
         touched = db.execute(sql.TOUCH_RUN, touch).fetchone()
-        if touched is not None:
-            db.execute(sql.PUT_INSIDE, kept)
+        if touched is not None and not db.execute(sql.PUT_INSIDE, kept).rowcount:
+            raise _RefusedError
         return touched
 
     return change

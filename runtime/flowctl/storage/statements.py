@@ -77,6 +77,10 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     "ALTER TABLE records ADD COLUMN late {json}",
     "ALTER TABLE bases ADD COLUMN header {json}",
+    """
+    ALTER TABLE runs ADD COLUMN execution TEXT NOT NULL DEFAULT '';
+    ALTER TABLE records ADD COLUMN execution TEXT NOT NULL DEFAULT '';
+    """,
 )
 # what stays as it is during a leg has rows of its own: SQLite writes a row anew as a whole, a large input too
 _BASES = "FROM bases WHERE bases.workflow_id = runs.workflow_id AND bases.run_id = runs.run_id"
@@ -97,16 +101,18 @@ CLAIM_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, header = ?, leg = leg + 1,
         engine = ?, lease_owner = ?, lease_until = ?, shown_status = COALESCE(?, shown_status)
     WHERE workflow_id = ? AND run_id = ? AND status IN ({marks}) AND leg = COALESCE(?, leg)
+        AND execution = COALESCE(?, execution)
     RETURNING hidden = 1 OR shown IS NOT NULL, leg
 """
 UPDATE_HEADER = """
     UPDATE runs SET updated_at = ?, header = ?
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status = ? AND shown_status = ?
-        AND hidden = 0 AND shown IS NULL
+        AND hidden = 0 AND shown IS NULL AND execution = COALESCE(?, execution)
 """
 UPDATE_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, header = ?, shown_status = COALESCE(?, shown_status)
     WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
+        AND execution = COALESCE(?, execution)
     RETURNING hidden = 1 OR shown IS NOT NULL
 """
 REPLACE_HEADER = """
@@ -116,9 +122,7 @@ REPLACE_HEADER = """
 """
 TOUCH_RUN = """
     UPDATE runs SET status = ?, updated_at = ?, shown_status = COALESCE(?, shown_status)
-    WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting') AND EXISTS (
-        SELECT 1 FROM records WHERE workflow_id = runs.workflow_id AND run_id = runs.run_id AND key = ?
-    )
+    WHERE workflow_id = ? AND run_id = ? AND leg = ? AND status IN ('running', 'waiting')
     RETURNING hidden = 1 OR shown IS NOT NULL
 """
 CANCEL_RUN = """
@@ -195,7 +199,13 @@ FINISHED_MEMO = """
 PUT_INSIDE = """
     UPDATE records SET earlier = CASE WHEN leg < ? THEN body ELSE earlier END, leg = ?,
         op = ?, memo = ?, late = NULL
-    WHERE workflow_id = ? AND run_id = ? AND key = ?
+    WHERE workflow_id = ? AND run_id = ? AND key = ? AND execution = COALESCE(?, execution)
+"""
+TAKE_UP_RUN = "UPDATE runs SET execution = ? WHERE workflow_id = ? AND run_id = ? AND leg = ?"
+TAKE_UP_PART = """
+    UPDATE records SET execution = ? WHERE workflow_id = ? AND run_id = ? AND key = ? AND EXISTS (
+        SELECT 1 FROM runs WHERE workflow_id = records.workflow_id AND run_id = records.run_id AND leg = ?
+    )
 """
 PUT_EVENT = "INSERT INTO events (workflow_id, run_id, key, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 READ_EVENTS = """
