@@ -137,8 +137,10 @@ class Throttled:
 
 
 async def has_parked(http: httpx.AsyncClient, url: str, count: int) -> bool:
+    """Whether so many starts wait, and none is under way, which a kill would repeat."""
     metrics = (await http.get(f"{url}/metrics")).text
-    return f'flowctl_queue_depth{{state="parked"}} {count}\n' in metrics
+    depth = 'flowctl_queue_depth{{state="{}"}} {}\n'.format
+    return depth("parked", count) in metrics and depth("running", 0) in metrics
 
 
 def hours_pass(path: Path, count: int) -> None:

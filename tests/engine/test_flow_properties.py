@@ -120,6 +120,20 @@ def test_a_new_process_leaves_the_runs_parked_that_wait_for_a_throttle_and_start
     assert sorted(simulation.starts[2:]) == [(2001, [1]), (2001, [3])]
 
 
+def test_a_new_process_leaves_the_runs_parked_that_wait_at_a_full_limit_and_lets_in_the_next():
+    simulation = Simulation(concurrency=[{"limit": 2, "scope": "fn"}])
+    for i in range(50):
+        simulation.take_in(0, i=i)
+    jobs = simulation.store.take_due(0, 50)
+    assert [simulation.gates.enter(job, now=0) for job in jobs] == [True] * 2 + [False] * 48
+    simulation.was_out_until(-1)
+    assert [job.id for job in simulation.store.take_due(0, 50)] == [job.id for job in jobs[:2]]
+    simulation.was_out_until(0)
+    while simulation.gates.unpark(now=0, idle=True):
+        simulation.work(0)
+    assert sorted(i for start in simulation.starts for i in start.events) == list(range(50))
+
+
 def test_a_run_that_waits_for_its_throttle_gives_its_turn_to_the_next_when_it_is_cancelled():
     simulation = Simulation(throttle={"limit": 1, "period": "2s"})
     runs = [simulation.send(1, i=i)[0] for i in range(3)]

@@ -40,6 +40,12 @@ PARKED_THROTTLES = """
         SELECT min(id) AS id FROM jobs WHERE gate >= 'throttle/' AND gate < 'throttle0' GROUP BY gate
     ) JOIN jobs USING (id) JOIN runs USING (run_id)
 """
+PARKED_GATES = """
+    SELECT gate, gates FROM (
+        SELECT gate, min(id) AS id FROM jobs
+        WHERE gate IS NOT NULL AND NOT (gate >= 'throttle/' AND gate < 'throttle0') GROUP BY gate
+    ) JOIN jobs USING (id, gate) JOIN runs USING (run_id)
+"""
 PARK_JOB = "UPDATE jobs SET taken = 2, gate = ? WHERE id = ?"
 IS_WAITED_AT = "SELECT 1 FROM jobs WHERE gate = ? LIMIT 1"
 UNPARK_JOBS = """

@@ -1,8 +1,8 @@
 """Limits at the moment when jobs are taken: a job that finds a gate full or comes too early is parked.
 
-Called by `executor`. What requests hold lives in memory, as they do; the parked jobs are in the store, so
-that a new process begins with every gate open and nothing parked at one. A limit of runs is counted in the
-store: a run keeps its place from its first request to its end.
+Called by `executor`. What requests hold lives in memory, as they do; the parked jobs are in the store, and a
+new process, which begins with nothing inside, leaves them where they are: it lets in as many as there is room
+for. A limit of runs is counted in the store: a run keeps its place from its first request to its end.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Gates:
 
     def __post_init__(self) -> None:
         self.throttles = Throttles(self.store)
+        for name, gates in self.store.db.execute(sql.PARKED_GATES).fetchall():
+            self._waited_at[name] = dict(orjson.loads(gates))[name]
 
     def enter(self, job: Job, *, now: int) -> bool:
         """Let a job in, or park it."""

@@ -234,16 +234,14 @@ PUT_JOB = """
     ON CONFLICT (run_id, target, kind) DO UPDATE SET again = max(again, taken = 1)
 """
 READY_JOBS = """
-    UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id IN (
-        SELECT id FROM jobs INDEXED BY jobs_ready WHERE taken = 0 AND rank <= :now AND due <= :now
-        ORDER BY rank, id LIMIT :limit
-    ) RETURNING rank, id, run_id, target, kind, attempt, generation, due
+    SELECT id, run_id, target, kind, attempt, generation + 1, due FROM jobs INDEXED BY jobs_ready
+    WHERE taken = 0 AND rank <= ?1 AND due <= ?1 ORDER BY rank, id LIMIT ?2
 """
 UNURGENT_JOBS = """
-    UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id IN (
-        SELECT id FROM jobs INDEXED BY jobs_due WHERE taken = 0 AND due <= :now ORDER BY rank, id LIMIT :limit
-    ) RETURNING rank, id, run_id, target, kind, attempt, generation, due
+    SELECT id, run_id, target, kind, attempt, generation + 1, due FROM jobs INDEXED BY jobs_due
+    WHERE taken = 0 AND due <= ?1 ORDER BY rank, id LIMIT ?2
 """
+TAKE_JOB = "UPDATE jobs SET taken = 1, generation = generation + 1 WHERE id = ?"
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE taken = 0"
 NEXT_CERTAIN = """
     SELECT min(due) FROM jobs WHERE taken = 0
@@ -268,10 +266,7 @@ RETRY_JOB = "UPDATE jobs SET taken = 0, again = 0, due = ?1, rank = ?1, attempt 
 READ_DISPATCH = "SELECT run_id, generation FROM jobs WHERE id = ? AND taken = 1"
 READ_ATTEMPT = "SELECT attempt FROM jobs WHERE id = ?"
 RESET_ATTEMPT = "UPDATE jobs SET attempt = 0 WHERE id = ? AND attempt > 0"
-RELEASE_JOBS = """
-    UPDATE jobs SET taken = 0, gate = NULL
-    WHERE taken = 1 OR taken = 2 AND NOT (gate >= 'throttle/' AND gate < 'throttle0')
-"""
+RELEASE_JOBS = "UPDATE jobs SET taken = 0 WHERE taken = 1"
 COUNT_JOBS = "SELECT count(*) FROM jobs"
 
 

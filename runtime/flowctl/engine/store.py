@@ -273,10 +273,15 @@ class Store:
     def take_due(self, now: int, limit: int) -> list[Job]:
         """Lease due jobs. A new process's store releases what an old one held."""
         with self.transaction():
-            rows = self.db.execute(sql.READY_JOBS, {"now": now, "limit": limit}).fetchall()
-            if room := limit - len(rows):
-                rows += self.db.execute(sql.UNURGENT_JOBS, {"now": now, "limit": room}).fetchall()
-        return [Job(*row[1:]) for row in sorted(rows)]
+            jobs = self._lease(sql.READY_JOBS, now, limit)
+            if len(jobs) < limit and ((due := self.next_due()) is not None and due <= now):
+                jobs += self._lease(sql.UNURGENT_JOBS, now, limit - len(jobs))
+        return jobs
+
+    def _lease(self, which: str, now: int, limit: int) -> list[Job]:
+        jobs = [Job(*row) for row in self.db.execute(which, (now, limit)).fetchall()]
+        self.db.executemany(sql.TAKE_JOB, [(job.id,) for job in jobs])
+        return jobs
 
     def next_due(self) -> int | None:
         """When the next job is due."""
