@@ -12,7 +12,7 @@ from engine_world import until
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_app import Asked, ended, plain_app
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from flowctl.engine import Engine, EngineConfig, answers, api
 from flowctl.engine.budget import SMALL, ByteBudget
@@ -92,6 +92,35 @@ async def test_calls_with_large_events_wait_for_each_other_and_small_ones_do_not
     assert (await app.ended())["output"] == 0
     gate.set()
     await until(lambda: _is(app.engine._executor.ledger.tally.runs_ended["Completed"] == 9), "all runs")
+    assert (most, app.engine._executor.budget.held) == (3, 0)
+
+
+async def test_large_fetches_wait_for_each_other(app):
+    inside, most, gate = 0, 0, asyncio.Event()
+
+    async def place(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal inside, most
+        await reader.readuntil(b"\r\n\r\n")
+        inside += 1
+        most = max(most, inside)
+        await gate.wait()
+        inside -= 1
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async def handler(asked: Asked) -> Response:
+        if asked.steps:
+            return ended()
+        opts = {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", "body": "x" * SMALL}
+        return JSONResponse([{"op": "Gateway", "id": "f", "opts": opts}], 206)
+
+    async with await asyncio.start_server(place, "127.0.0.1", 0) as server:
+        await app.begin(handler)
+        for _ in range(6):
+            await app.send({})
+        await until(lambda: _is(inside >= 3), "three fetches")
+        gate.set()
+        await until(lambda: _is(app.engine._executor.ledger.tally.runs_ended["Completed"] == 7), "all runs")
     assert (most, app.engine._executor.budget.held) == (3, 0)
 
 

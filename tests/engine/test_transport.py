@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from flowctl.engine.transport import (
+    IDLE_SECONDS,
     MAX_ANSWER_BYTES,
     Answer,
     BrokenError,
@@ -166,3 +167,33 @@ async def test_a_connection_that_does_not_come_about_in_time_is_told_with_its_re
     with pytest.raises(NotReachedError) as failed:
         await Transport().request("POST", "http://127.0.0.1:1/api/inngest?fnId=f&stepId=s", headers={})
     assert str(failed.value) == "http://127.0.0.1:1/api/inngest: no connection in time"
+
+
+async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer every request of a connection, until its sender closes it."""
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    writer.close()
+
+
+async def test_connections_that_are_kept_for_later_are_bounded():
+    async with served(keep_alive) as (transport, url):
+        transport._most_idle = 2
+        await asyncio.gather(*(transport.request("GET", url, headers={}) for _ in range(5)))
+        kept = [connection for kept in transport._idle.values() for connection in kept]
+        assert (len(kept), all(connection.is_open for connection in kept)) == (2, True)
+        await transport.request("GET", url, headers={})
+        assert sum(map(len, transport._idle.values())) == 2
+
+
+async def test_connections_to_a_place_that_is_called_no_more_are_closed():
+    async with (
+        served(keep_alive) as (transport, url),
+        await asyncio.start_server(keep_alive, "127.0.0.1", 0) as other,
+    ):
+        await transport.request("GET", f"http://127.0.0.1:{other.sockets[0].getsockname()[1]}/", headers={})
+        [[old]] = transport._idle.values()
+        old.idle_since = transport._swept_at = -IDLE_SECONDS
+        await transport.request("GET", url, headers={})
+        assert (old.is_open, len(transport._idle)) == (False, 1)

@@ -226,6 +226,8 @@ class Executor:
         """Take turns for a run as long as each leads to the next at once and nobody waits for the place."""
         going_on: Job | None = job
         with self.budget.lease() as lease:
+            if job.kind == FETCH:
+                await lease.hold(self.ledger.store.pending_bytes(job.run_id, job.target))
             while going_on is not None:
                 going_on = await self._turn(going_on, lease)
 

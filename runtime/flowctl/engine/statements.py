@@ -189,6 +189,7 @@ PUT_PENDING = """
 TAKE_PENDING = "DELETE FROM pending WHERE run_id = ? AND step_id = ? RETURNING race, name"
 HAS_PENDING = "SELECT 1 FROM pending WHERE run_id = ? LIMIT 1"
 PENDING_DETAIL = "SELECT detail FROM pending WHERE run_id = ? AND step_id = ?"
+PENDING_BYTES = "SELECT length(CAST(detail AS BLOB)) FROM pending WHERE run_id = ? AND step_id = ?"
 _PATHS = """
     WITH RECURSIVE paths (path) AS (
         SELECT min(path) FROM {0} WHERE event = ?1

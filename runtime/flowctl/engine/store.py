@@ -265,6 +265,11 @@ class Store:
         """How large the outputs of a run's steps are."""
         return StateSize(*self.db.execute(sql.STATE_SIZE, (run_id,)).fetchone())
 
+    def pending_bytes(self, run_id: str, step_id: str) -> int:
+        """How large that is which was noted with a step that is to end later."""
+        row = self.db.execute(sql.PENDING_BYTES, (run_id, step_id)).fetchone()
+        return row[0] or 0 if row else 0
+
     def pending_detail(self, run_id: str, step_id: str) -> Any:
         """What was noted (as JSON) with a step that is to end later; None when it is no longer."""
         row = self.db.execute(sql.PENDING_DETAIL, (run_id, step_id)).fetchone()

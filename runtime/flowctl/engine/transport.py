@@ -10,7 +10,6 @@ import asyncio
 import re
 import ssl
 import zlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -26,6 +25,8 @@ CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 2 * 3600.0
 IDLE_SECONDS = 2.0
 """How long a connection is kept unused: less than the five seconds after which many servers close theirs."""
+MOST_IDLE = 1_000
+"""Connections that are kept unused, to all places together."""
 MAX_ANSWER_BYTES = 8 * 2**20
 """Of one answer, head included."""
 TOO_LARGE = "Your function's response body exceeds the maximum size limit"
@@ -95,10 +96,16 @@ class _Place(NamedTuple):
 class Transport:
     """Kept connections by place; an answer has to be there within `reply_seconds`."""
 
-    def __init__(self, reply_seconds: float = REPLY_SECONDS, answers_bytes: int = ANSWERS_BYTES) -> None:
-        self._reply_seconds = reply_seconds
+    def __init__(
+        self,
+        reply_seconds: float = REPLY_SECONDS,
+        answers_bytes: int = ANSWERS_BYTES,
+        most_idle: int = MOST_IDLE,
+    ) -> None:
+        self._reply_seconds, self._most_idle = reply_seconds, most_idle
         self.answers = ByteBudget(answers_bytes)
-        self._idle: dict[_Place, list[_Connection]] = defaultdict(list)
+        self._idle: dict[_Place, list[_Connection]] = {}
+        self._idle_count, self._swept_at = 0, 0.0
 
     async def send(self, request: Outgoing) -> Answer:
         """A request's whole answer, decompressed; follows redirects."""
@@ -122,6 +129,7 @@ class Transport:
         """Drop the idle connections."""
         connections = [connection for kept in self._idle.values() for connection in kept]
         self._idle.clear()
+        self._idle_count = 0
         for connection in connections:
             connection.close()
         await asyncio.gather(*(connection.closed for connection in connections), return_exceptions=True)
@@ -133,18 +141,38 @@ class Transport:
         connection = self._kept(place) or await _connect(place, request.url, self.answers)
         answer = await connection.exchange(head, request.body, length, within=self._reply_seconds)
         if connection.is_open:
-            connection.idle_since = connection.loop.time()
-            self._idle[place].append(connection)
+            self._keep(place, connection)
         return answer
 
     def _kept(self, place: _Place) -> _Connection | None:
-        kept = self._idle[place]
+        kept = self._idle.get(place)
         while kept:
             connection = kept.pop()
-            if connection.is_open and connection.loop.time() - connection.idle_since < IDLE_SECONDS:
+            self._idle_count -= 1
+            if connection.is_fresh(connection.loop.time()):
                 return connection
             connection.close()
         return None
+
+    def _keep(self, place: _Place, connection: _Connection) -> None:
+        """Keep a connection for the next request to its place, if there is room for it."""
+        now = connection.idle_since = connection.loop.time()
+        if now - self._swept_at >= IDLE_SECONDS:
+            self._sweep(now)
+        if self._idle_count < self._most_idle:
+            self._idle.setdefault(place, []).append(connection)
+            self._idle_count += 1
+        else:
+            connection.close()
+
+    def _sweep(self, now: float) -> None:
+        """Close what was idle for too long, also at places that are called no more."""
+        for connection in (connection for kept in self._idle.values() for connection in kept):
+            if not connection.is_fresh(now):
+                connection.close()
+        fresh = ((place, [c for c in kept if c.is_open]) for place, kept in self._idle.items())
+        self._idle, self._swept_at = {place: kept for place, kept in fresh if kept}, now
+        self._idle_count = sum(map(len, self._idle.values()))
 
 
 class _Connection(asyncio.Protocol):
@@ -163,6 +191,10 @@ class _Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether another request may be sent on it."""
+        return self.is_open and now - self.idle_since < IDLE_SECONDS
 
     def close(self) -> None:
         if self._transport is not None:
