@@ -98,6 +98,18 @@ def facts_of(project: Project) -> BundleFacts:
 def build(project: Project, loaded: LoadedApp, deployer: Deployer, *, out: Path) -> Built:
     """Make the bundle of a loaded project and put it at `out`; on BuildError `out` is as it was."""
     _check_place(project.root, out)
+    try:
+        content_hash = _put(project, loaded, deployer, out)
+    except OSError as err:
+        raise BuildError(
+            f"Cannot write the bundle to {str(out)!r}: {err.strerror}. Choose another place with --out."
+        ) from err
+    files = tuple(path.relative_to(out).as_posix() for path in _files(out))
+    return Built(out, facts_of(project), content_hash, files)
+
+
+def _put(project: Project, loaded: LoadedApp, deployer: Deployer, out: Path) -> str:
+    """Make a bundle beside its place, try it, and put it there; its hash."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name.lstrip('.')}.", dir=out.parent) as beside:
         folder = Path(beside) / "bundle"
@@ -105,8 +117,7 @@ def build(project: Project, loaded: LoadedApp, deployer: Deployer, *, out: Path)
         content_hash = _write(folder, project, loaded, deployer, out=out)
         boot(folder, workflows=list(loaded.app.workflows))
         _swap(folder, out, aside=Path(beside) / "replaced")
-    files = tuple(path.relative_to(out).as_posix() for path in _files(out))
-    return Built(out, facts_of(project), content_hash, files)
+    return content_hash
 
 
 def _write(folder: Path, project: Project, loaded: LoadedApp, deployer: Deployer, *, out: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
-from flowctl.errors import FlowctlError
+from flowctl.errors import ConfigurationError, FlowctlError
 from flowctl_cli.project import Project
 
 TRIES, PAUSE_SECONDS = 4, 0.05
@@ -32,11 +32,17 @@ class DevLock:
 
     @classmethod
     def take(cls, project: Project) -> DevLock:
-        """Take it; raises AlreadyRunningError that names the holder."""
+        """Take it; raises AlreadyRunningError that names the holder, or ConfigurationError."""
         path = _path(project)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / ".gitignore").write_text("*\n")
-        file = path.open("a+")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (path.parent / ".gitignore").write_text("*\n")
+            file = path.open("a+")
+        except OSError as err:
+            raise ConfigurationError(
+                f"Cannot write {str(path.parent)!r}, where a dev server keeps its lock and databases: "
+                f"{err.strerror}."
+            ) from err
         if not _locked(file):
             holder = _read(path)
             file.close()

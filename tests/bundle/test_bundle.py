@@ -77,6 +77,12 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(counter: Path) -> None:
     assert (counter / "my_counter" / "app.py").is_file()
 
 
+def test_a_place_that_cannot_be_written_to_is_named_with_the_way_out(counter: Path) -> None:
+    refused = flowctl("build", "--out", "/dev/null/a/bundle", cwd=counter)
+    assert refused.returncode == 1
+    assert "Cannot write the bundle to '/dev/null/a/bundle': Not a directory. Choose" in refused.stderr
+
+
 def test_a_dependency_that_is_not_installed_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="my-app needs 'no-such-thing'"):
         pinned(["no-such-thing>=1"], project="my-app", wheels=tmp_path / "wheels")

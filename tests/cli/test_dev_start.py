@@ -94,3 +94,11 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(tmp_path: Path) -> None:
     taken_by = f"Address already in use by process {os.getpid()} ("
     assert f"Cannot listen on 127.0.0.1:{port}: {taken_by}" in run.stderr
     assert "choose another port with --port" in run.stderr
+
+
+def test_a_project_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(ROUTES)
+    (tmp_path / ".flowctl").write_text("no folder")
+    run = flowctl("dev", "--port", "0", cwd=tmp_path)
+    assert run.returncode == 2
+    assert f"Cannot write '{tmp_path / '.flowctl'}', where a dev server keeps its lock" in run.stderr

@@ -83,16 +83,32 @@ def not_root() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_a_file_that_may_only_be_read_is_told(not_root, capsys):
+def as_nobody(folder: Path, mode: int) -> None:
+    """Be a user whom a folder's permissions bind."""
+    folder.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o755], ids=["folder too", "file alone"])
+def test_a_file_that_may_only_be_read_is_told_and_left_alone(not_root, capsys, mode):
     path = not_root / "engine.db"
     Store(path).close()
     path.chmod(0o444)
-    if os.geteuid() == 0:
-        os.seteuid(NOBODY)
-    else:
-        not_root.chmod(0o555)
+    as_nobody(not_root, mode)
     assert main(["--port", "0", "--db", str(path)]) == UNUSABLE_DATABASE
-    assert "readonly database" in capsys.readouterr().err
+    assert "it may only be read. Give a file of the engine's own" in capsys.readouterr().err
+    assert [file.name for file in not_root.iterdir()] == ["engine.db"]
+
+
+def test_a_file_in_a_folder_that_may_only_be_read_is_told(not_root, capsys):
+    path = not_root / "engine.db"
+    Store(path).close()
+    path.chmod(0o666)
+    as_nobody(not_root, 0o555)
+    assert main(["--port", "0", "--db", str(path)]) == UNUSABLE_DATABASE
+    assert "in a folder that it may write to" in capsys.readouterr().err
 
 
 def may_grow(world: Any, pages: int) -> None:

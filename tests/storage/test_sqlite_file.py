@@ -100,3 +100,14 @@ async def test_a_large_input_is_not_written_anew_with_each_step(tmp_path: Any) -
     written = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert written < 5_000_000
     await storage.close()
+
+
+async def test_a_file_that_may_only_be_read_is_told_and_left_alone(tmp_path: Any, monkeypatch: Any) -> None:
+    path = tmp_path / "runs.db"
+    storage = SQLiteStorage(path)
+    await storage.open()
+    await storage.close()
+    monkeypatch.setattr("os.access", lambda *_, **__: False)  # as for a user whom permissions bind
+    with pytest.raises(StorageError, match="it may only be read"):
+        await SQLiteStorage(path).open()
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.db"]

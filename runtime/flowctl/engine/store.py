@@ -5,6 +5,7 @@ One connection, used by the event loop's thread alone; a turn is one transaction
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
@@ -21,6 +22,7 @@ from flowctl.engine.protocol import Event, Function, iso
 
 OPEN_SECONDS = 3.0
 """How long an engine that ends may take to let go of its file."""
+_AS_EFFECTIVE = os.access in os.supports_effective_ids
 LITTLE_BYTES = 2**20
 """What a disk has to have left, about, for a database to be opened."""
 
@@ -152,7 +154,6 @@ class Store:
 
     def __init__(self, path: Path | None) -> None:
         self.db = _memory() if path is None else _file(path)
-        self.db.execute(sql.RELEASE_JOBS)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -321,6 +322,8 @@ def _file(path: Path) -> sqlite3.Connection:
     """Held by this process alone, since an engine takes what is leased in it for a dead one's."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=_AS_EFFECTIVE):
+            raise PermissionError("it may only be read")  # SQLite would leave such files beside it
         db = sqlite3.connect(path, isolation_level=None, timeout=OPEN_SECONDS)
     except (sqlite3.DatabaseError, OSError) as err:
         raise DatabaseError(path, err) from err
@@ -332,8 +335,7 @@ def _file(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         sql.migrate(db)
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("COMMIT")
+        db.execute(sql.RELEASE_JOBS)
     except (sqlite3.DatabaseError, sql.UnfitDatabaseError) as err:
         db.close()
         raise DatabaseError(path, err, was_read=was_read) from err

@@ -137,7 +137,7 @@ class SQLiteStorage(SQLStorage):
     def _connect(self) -> sqlite3.Connection:
         try:
             if not self._in_memory:
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                _prepare(Path(self.path))
             db = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -148,10 +148,21 @@ class SQLiteStorage(SQLStorage):
             db.execute("PRAGMA busy_timeout = 0")
         except (sqlite3.Error, OSError) as err:
             raise StorageError(
-                f"Cannot open the SQLite database {self.path!r}: {err}. Check that the folder can be written."
+                f"Cannot open the SQLite database {self.path!r}: {err}. "
+                "Check that the file and its folder can be written."
             ) from err
         self._connection = db
         return db
+
+
+def _prepare(path: Path) -> None:
+    """Make the file's folder; raises OSError, also for a file that may only be read.
+
+    SQLite would leave files beside that one that may only be read either, when it can be written again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError("it may only be read")
 
 
 def _use_wal(db: sqlite3.Connection) -> None:
