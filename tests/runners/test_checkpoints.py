@@ -201,3 +201,22 @@ async def test_a_middleware_that_changes_what_steps_give_is_applied_by_the_sdk_i
         assert (await served.start("counting", 8)).result == 10
         assert served.front.posts == []
         assert ran["transformed"] > 0
+
+
+async def test_a_report_that_is_not_taken_is_in_the_reply_though_another_went_out_beside_it():
+    async def b(ctx: StepContext[Any]) -> None:
+        async with asyncio.timeout(20):
+            while not served.front.posts:  # noqa: ASYNC110 - until the other arm's report is under way
+                await asyncio.sleep(0.005)
+
+    def refuse(path: str) -> int | None:
+        is_of_a = path.startswith("/v1/checkpoint") and served.front.posted[-1].endswith("a")
+        return 500 if is_of_a and len(served.requests) == 1 else None
+
+    workflow = create_workflow(id="w").parallel([step("a"), step("b", b)]).commit()
+    async with on_engine(workflows=[workflow]) as served:
+        served.front.refuse = refuse
+        assert (await served.start("w")).status == "success"
+        known = served.bodies[1]["steps"].values()
+        outputs = [memo["data"]["record"]["status"] for memo in known if "record" in memo["data"]]
+        assert (outputs, ran) == (["success"] * 2, {"a": 1, "b": 1})

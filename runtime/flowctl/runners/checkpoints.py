@@ -82,7 +82,7 @@ class Checkpoints:
     call: EngineCall | None
     began_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     waiting: list[EndedStep] = field(default_factory=list[EndedStep])
-    _on_their_way: list[EndedStep] = field(default_factory=list[EndedStep])
+    _on_their_way: list[Sequence[EndedStep]] = field(default_factory=list[Sequence[EndedStep]])
     _sending: asyncio.Task[bool] | None = None
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
     _is_refused: bool = False
@@ -91,7 +91,7 @@ class Checkpoints:
 
     def unreported(self, key: str) -> Sequence[EndedStep]:
         """The steps whose memos this record alone has."""
-        return [step for step in (*self._on_their_way, *self.waiting) if step.key == key]
+        return [step for steps in (*self._on_their_way, self.waiting) for step in steps if step.key == key]
 
     async def report(self) -> bool:
         """Report what waits: see `post`. In a crowd it is on its way then."""
@@ -154,11 +154,15 @@ class Checkpoints:
 
     async def _send(self) -> bool:
         while self.waiting:
-            self._on_their_way, self.waiting = self.waiting, []
-            if self.call is None or not await self._sent(self.call, self._on_their_way):
-                self.waiting, self._on_their_way = [*self._on_their_way, *self.waiting], []
+            taken, self.waiting = self.waiting, []
+            self._on_their_way.append(taken)
+            try:
+                is_taken = self.call is not None and await self._sent(self.call, taken)
+            finally:
+                self._on_their_way.remove(taken)
+            if not is_taken:
+                self.waiting = [*taken, *self.waiting]
                 return False
-            self._on_their_way = []
         return True
 
     async def _sent(self, call: EngineCall, steps: Sequence[EndedStep]) -> bool:
