@@ -37,6 +37,8 @@ class Front:
     engine_url: str
     http: httpx.AsyncClient
     refuse: Refusal = lambda _: None
+    waits: Callable[[str], Awaitable[Any] | None] = lambda _: None
+    """What a call to this path waits for, if for anything."""
     posts: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     registered: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +57,8 @@ class Front:
             self.messages.append([orjson.loads(line) for line in body.splitlines()])
         if path == "/fn/register":
             self.registered += orjson.loads(body)["functions"]
+        if (held := self.waits(path)) is not None:
+            await held
         if (status := self.refuse(path)) is not None:
             return Response(b"refused", status)
         url = f"{self.engine_url}{path}?{request.url.query}"

@@ -140,20 +140,53 @@ async def test_after_its_time_a_request_is_answered_with_the_next_step():
     assert (served.front.posts, len(served.requests)) == ([], 4)
 
 
-class Marks(inngest.Middleware):
+class MarksOutputs(inngest.Middleware):
     async def transform_output(self, result: inngest.TransformOutputResult) -> None:
         result.output = ["marked", result.output] if result.step else result.output
 
 
+class MarksMemos(inngest.Middleware):
+    async def transform_input(self, ctx: Any, function: Any, steps: inngest.StepMemos) -> None:
+        for memo in steps.values():
+            memo.data = ["marked", memo.data]
+
+
 @pytest.mark.parametrize("whose", ["function", "client"])
-async def test_middleware_that_changes_what_steps_give_is_applied_by_the_sdk_itself(whose: str):
+@pytest.mark.parametrize("marks", [MarksOutputs, MarksMemos])
+async def test_middleware_that_may_change_what_steps_give_is_applied_by_the_sdk_itself(
+    marks: type[inngest.Middleware], whose: str
+):
     def add(served: Served) -> None:
         if whose == "client":
-            served.app.inngest.middleware.append(Marks)
+            served.app.inngest.middleware.append(marks)
 
-    result, served = await outcome(three, add, middleware=[Marks] if whose == "function" else None)
+    result, served = await outcome(three, add, middleware=[marks] if whose == "function" else None)
     assert result == [["marked", 0], ["marked", 1], ["marked", 2]]
     assert served.front.posts == []
+
+
+async def test_a_timeout_that_comes_while_a_step_is_reported_does_not_change_what_it_came_to():
+    is_over = asyncio.Event()
+
+    async def timed(ctx: inngest.Context) -> Any:
+        try:
+            async with asyncio.timeout(None) as limit:
+
+                async def end() -> str:
+                    limit.reschedule(asyncio.get_running_loop().time() + 0.05)
+                    return "ended"
+
+                return await ctx.step.run("a", end)
+        except TimeoutError:
+            return "late"
+        finally:
+            is_over.set()
+
+    def hold(served: Served) -> None:
+        served.front.waits = lambda path: is_over.wait() if path.startswith("/v1/checkpoint") else None
+
+    result, served = await outcome(timed, hold)
+    assert (result, len(served.requests)) == ("ended", 2)
 
 
 async def test_what_is_no_json_is_an_error_of_the_sdk_and_tried_again():

@@ -7,7 +7,7 @@ the SDK would leave the function with it.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import copy
 import json
 import time
@@ -30,10 +30,10 @@ from flowctl.runners.engine_call import EngineCall
 def checkpointed(function: inngest.Function[Any], api: EngineApi, *, seconds: float) -> inngest.Function[Any]:
     """A function whose steps are reported as they end, for so many seconds a request.
 
-    The function itself if it is not async, or has middleware that changes what its steps give.
+    The function itself if it is not async, or has middleware that may change what its steps give or are.
     """
     own = function._middleware  # noqa: SLF001 - a function shows it nowhere else  # pyright: ignore[reportPrivateUsage]
-    if not function.is_handler_async or transforms_output(own):
+    if not function.is_handler_async or transforms_steps(own):
         return function
     twin = copy.copy(function)
     twin._middleware = [*own, partial(_Checkpointing, api, seconds)]  # noqa: SLF001 - nor takes it later  # pyright: ignore[reportPrivateUsage]
@@ -42,8 +42,17 @@ def checkpointed(function: inngest.Function[Any], api: EngineApi, *, seconds: fl
 
 def transforms_output(middleware: Sequence[Any]) -> bool:
     """Whether one of these changes what steps give, which only inngest-py itself can apply."""
-    plain = inngest.Middleware.transform_output, inngest.MiddlewareSync.transform_output
-    return any(getattr(one, "transform_output", None) not in plain for one in middleware)
+    return _overrides(middleware, "transform_output")
+
+
+def transforms_steps(middleware: Sequence[Any]) -> bool:
+    """As `transforms_output`, or whether one may change what a later request brings, or how steps are run."""
+    return transforms_output(middleware) or _overrides(middleware, "transform_input")
+
+
+def _overrides(middleware: Sequence[Any], hook: str) -> bool:
+    plain = getattr(inngest.Middleware, hook), getattr(inngest.MiddlewareSync, hook)
+    return any(getattr(one, hook, None) not in plain for one in middleware)
 
 
 class _Checkpointing(inngest.Middleware):
@@ -72,7 +81,7 @@ class _Checkpointing(inngest.Middleware):
 
     def _may(self, call: EngineCall) -> bool:
         is_any = call.target is None and call.runs_at_once and call.queue_item
-        return bool(is_any) and self._api.takes_checkpoints and not transforms_output(self.client.middleware)
+        return bool(is_any) and self._api.takes_checkpoints and not transforms_steps(self.client.middleware)
 
 
 class _Step(inngest.Step):
@@ -100,11 +109,17 @@ class _Step(inngest.Step):
         return self._client._deserialize(ended.output, output_type)  # noqa: SLF001 - as the SDK does  # pyright: ignore[reportPrivateUsage]
 
     async def _taken(self, ended: _EndedStep) -> bool:
-        """Whether the engine has it now, and so need not be answered with it."""
+        """Whether the engine has it now, and so need not be answered with it.
+
+        A timeout of the user's that comes meanwhile finds the step ended, so the request ends with it, as it
+        would have at once; one that is given up ends likewise.
+        """
         self._checkpoints.waiting.append(ended)
-        with contextlib.suppress(StaleDispatchError):
+        try:
             return await self._checkpoints.post()
-        return False
+        except (StaleDispatchError, asyncio.CancelledError):
+            self._checkpoints.close()
+            return False
 
 
 @dataclass(frozen=True, slots=True)
