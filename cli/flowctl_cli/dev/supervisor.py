@@ -179,10 +179,7 @@ class Supervisor:
                     self._engine_run = self._spawn(self._run_engine())
                 await worker.until_ready()
             except BaseException:
-                if worker.facts:  # it may serve by now: what it was asked has to be answered
-                    worker.tell(do="finish", seconds=STOP_SECONDS, successor=True)
-                else:
-                    worker.kill()
+                worker.kill()
                 self._spawn(worker.end(within=STOP_SECONDS))
                 raise
             self._facts = worker.facts
